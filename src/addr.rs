@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use bytestring::ByteString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The connection number of every router's directory.
@@ -14,7 +14,7 @@ pub const DIRECTORY: u64 = 1;
 
 /// Where a router listens: `ipc:///tmp/router_4021` or `tcp://127.0.0.1:30001`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Endpoint(ByteString);
+pub struct Endpoint(Arc<str>);
 
 /// What carries messages to an [`Endpoint`], told by the text before `://`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,8 @@ pub struct ParseAddrError {
 
 impl Endpoint {
     /// The endpoint of this text, as it is: whether it can be reached is told when it is dialed.
-    pub fn new(text: impl Into<ByteString>) -> Self {
-        Self(text.into())
+    pub fn new(text: impl AsRef<str>) -> Self {
+        Self(text.as_ref().into())
     }
 
     /// The text.

@@ -1,0 +1,197 @@
+//! Agents: actors with an address in a router.
+//!
+//! An agent is an actix actor that handles [`Msg`]. Spawned, it has a connection of its own; when it stops or panics, its entries are gone from the
+//! directory, whoever sent it a message that it did not deal with is told, and no other agent notices.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use tokio::sync::oneshot;
+
+use crate::addr::Addr;
+use crate::connection::Connection;
+use crate::directory::Register;
+use crate::failure::Reason;
+use crate::msg::Msg;
+use crate::port::Port;
+
+/// Restarts of a supervised agent within [`RESTART_WINDOW`]. Default 3: a fault that comes again at once does not go away by itself.
+const RESTARTS: usize = 3;
+/// Default one minute: as Erlang's supervisors count.
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+
+/// An actor that can be spawned in a router. Every method has a default.
+pub trait Agent: Actor<Context = Context<Self>> + Handler<Msg> {
+    /// Called before the actor's own `started`, with the agent's connection: keep a clone to send from.
+    fn started(&mut self, connection: Connection, ctx: &mut Context<Self>) {
+        let _ = (connection, ctx);
+    }
+
+    /// Whether a `SHUTDOWN` message may stop this agent's router. Default: no.
+    fn allows_shutdown(&self) -> bool {
+        false
+    }
+}
+
+/// A spawned agent: its address and its actor. Dropping this does not stop it.
+pub struct Spawned<A: Agent> {
+    port: Arc<Port>,
+    actor: actix::Addr<A>,
+}
+
+/// A supervised agent: its address, which stays the same when it is restarted. Dropping this does not stop it.
+pub struct Supervised {
+    port: Arc<Port>,
+}
+
+macro_rules! spawned_methods {
+    () => {
+        /// Where the agent is reached.
+        #[must_use]
+        pub fn addr(&self) -> Addr {
+            self.port.addr()
+        }
+
+        /// Provides a service from this agent, for as long as the registration and the agent live.
+        pub fn register(&self, service: impl Into<String>) -> Register {
+            Register::new(self.port.clone(), service)
+        }
+
+        /// The agent's connection.
+        #[must_use]
+        pub fn connection(&self) -> Connection {
+            Connection::of_agent(self.port.clone())
+        }
+
+        /// Stops the agent after the message in hand; the senders of those in its mailbox are told.
+        pub fn stop(&self) {
+            self.port.stop();
+        }
+    };
+}
+
+impl<A: Agent> Spawned<A> {
+    spawned_methods!();
+
+    /// The actor, for messages of its own besides [`Msg`].
+    #[must_use]
+    pub fn actor(&self) -> &actix::Addr<A> {
+        &self.actor
+    }
+}
+
+impl Supervised {
+    spawned_methods!();
+}
+
+impl From<&Supervised> for Addr {
+    fn from(agent: &Supervised) -> Self {
+        agent.addr()
+    }
+}
+
+impl<A: Agent> From<&Spawned<A>> for Addr {
+    fn from(agent: &Spawned<A>) -> Self {
+        agent.addr()
+    }
+}
+
+/// Starts an agent on the present arbiter.
+pub(crate) fn spawn<A: Agent>(port: Arc<Port>, agent: A) -> Spawned<A> {
+    let presence = Presence { port: port.clone(), ended: None };
+    let actor = A::create(|ctx| settle_in(agent, presence, ctx));
+    Spawned { port, actor }
+}
+
+/// Starts an agent on another arbiter, where it is also made.
+pub(crate) fn spawn_on<A: Agent>(port: Arc<Port>, arbiter: &actix::ArbiterHandle, make: impl FnOnce() -> A + Send + 'static) -> Spawned<A> {
+    let presence = Presence { port: port.clone(), ended: None };
+    let actor = A::start_in_arbiter(arbiter, move |ctx| settle_in(make(), presence, ctx));
+    Spawned { port, actor }
+}
+
+/// Starts an agent on the present arbiter, and another in its place whenever it panics.
+pub(crate) fn spawn_supervised<A: Agent>(port: Arc<Port>, mut make: impl FnMut() -> A + 'static) -> Supervised {
+    let supervised = Supervised { port: port.clone() };
+    let mut ended = start_life(&port, &mut make);
+    actix::spawn(async move {
+        let mut panics: Vec<Instant> = Vec::new();
+        while matches!(ended.await, Ok(End::Panicked)) {
+            panics.retain(|panic| panic.elapsed() < RESTART_WINDOW);
+            panics.push(Instant::now());
+            if panics.len() > RESTARTS {
+                tracing::error!(agent = std::any::type_name::<A>(), addr = %port.addr(), "panicked {} times within {RESTART_WINDOW:?}, not restarted", panics.len());
+                port.close(Reason::AgentPanicked);
+                return;
+            }
+            tracing::warn!(agent = std::any::type_name::<A>(), addr = %port.addr(), "panicked, restarted");
+            ended = start_life(&port, &mut make);
+        }
+        port.close(Reason::AgentStopped);
+    });
+    supervised
+}
+
+/// How one life of an actor ended.
+enum End {
+    Stopped,
+    Panicked,
+}
+
+/// Lives in the actor's context, and so tells when that ends, in whichever way.
+struct Presence {
+    port: Arc<Port>,
+    /// Who restarts it; without, the connection ends with the actor.
+    ended: Option<oneshot::Sender<End>>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let panicking = std::thread::panicking();
+        let (end, reason) = if panicking { (End::Panicked, Reason::AgentPanicked) } else { (End::Stopped, Reason::AgentStopped) };
+        match self.ended.take() {
+            Some(ended) => {
+                self.port.detach(reason);
+                // The supervisor may have ended with its arbiter: then nobody restarts anything.
+                let _ = ended.send(end);
+            }
+            None => self.port.close(reason),
+        }
+    }
+}
+
+fn start_life<A: Agent>(port: &Arc<Port>, make: &mut impl FnMut() -> A) -> oneshot::Receiver<End> {
+    let (ended, end) = oneshot::channel();
+    let presence = Presence { port: port.clone(), ended: Some(ended) };
+    let agent = make();
+    A::create(|ctx| settle_in(agent, presence, ctx));
+    end
+}
+
+/// Ties an actor to its connection: messages come in, and the end is noticed.
+fn settle_in<A: Agent>(mut agent: A, presence: Presence, ctx: &mut Context<A>) -> A {
+    let port = presence.port.clone();
+    // The port counts what is inside and refuses beyond its own limit: actix's is not to be felt before.
+    ctx.set_mailbox_capacity(port.switch.limits.mailbox + 1);
+    if agent.allows_shutdown() {
+        port.allow_shutdown();
+    }
+    let actor = ctx.address();
+    port.attach(Box::new(move |msg| {
+        actor.try_send(msg).map_err(|error| match error {
+            actix::dev::SendError::Full(msg) => (msg, Reason::MailboxFull),
+            actix::dev::SendError::Closed(msg) => (msg, Reason::AgentStopped),
+        })
+    }));
+    let until_stopped = async move {
+        presence.port.stopped().await;
+        presence
+    };
+    ctx.spawn(until_stopped.into_actor(&agent).map(|presence, _, ctx| {
+        ctx.stop();
+        drop(presence);
+    }));
+    Agent::started(&mut agent, Connection::of_agent(port), ctx);
+    agent
+}

@@ -1,0 +1,39 @@
+//! Limits of a router, each with its unit, its default, and why that.
+
+use std::time::Duration;
+
+/// What a router holds at most, and how long it waits. Every queue of a router has one of these as its bound.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of one encoded message. Default 16 MiB: large tables pass, and a hundred peers that each send one still fit into memory.
+    /// Announced to Rust peers, which refuse to send more.
+    pub message: usize,
+    /// Messages waiting in one agent's mailbox or in its async handlers. Default 16,384: a burst of ten thousand requests fits, and costs about 5 MiB without contents.
+    pub mailbox: usize,
+    /// Bytes waiting to be sent to one peer, or sent and not yet acknowledged. Default 4 MiB: what TCP itself takes in before a stalled receiver is felt.
+    /// One larger message travels alone.
+    pub link: usize,
+    /// Attempt to connect to another router. Default 2 s: far above any handshake on a healthy network, and a person still waits for it.
+    pub connect: Duration,
+    /// Contents that only a Rust router can read wait this long for the peer to say it is one. Default 250 ms: an answering hello takes two to five.
+    pub introduction: Duration,
+    /// How often a message may be passed on from router to router. Default 16: the longest sensible way has three.
+    pub hops: u32,
+    /// What `shutdown` waits at most for messages on their way out. Default 2 s: one round of retries, shorter than a service manager's patience.
+    pub shutdown: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message: 16 << 20,
+            mailbox: 16_384,
+            link: 4 << 20,
+            connect: Duration::from_secs(2),
+            introduction: Duration::from_millis(250),
+            hops: 16,
+            shutdown: Duration::from_secs(2),
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Who provides what, as one router knows it, and what it tells the directories of others.
+//!
+//! Each router is the only writer of its own entries: it says them all, with its incarnation and a version, whenever they change. Others keep the
+//! newest that they heard and pass it on, so it does not matter in which order or how often they hear it. A router that was lost, or that said
+//! goodbye, is remembered as dead, and nothing said in its name counts any more.
+//!
+//! Python directories only ever add. What one of them shares is believed of its own entries, from a hub also of those of its other Python routers, and goes when the
+//! router that said it goes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
+use crate::directory::entry::{Entry, LOCAL_VNET};
+use crate::subject;
+use crate::value::Value;
+
+/// Dead incarnations that are remembered. Default 4,096: as many as a router keeps links; the oldest are forgotten first.
+const DEAD: usize = 4096;
+/// Routers whose entries are kept. Default 4,096, for the same reason: beyond, newcomers are not learned.
+const ROUTERS: usize = 4096;
+/// Entries taken from one router. Default 100,000: what a large network has in all.
+const ENTRIES: usize = 100_000;
+
+/// All that one router provides, as it says itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Where that router is; the connection number is absent.
+    pub(crate) home: Addr,
+    pub(crate) incarnation: u64,
+    pub(crate) version: u64,
+    pub(crate) entries: Vec<Entry>,
+    /// It is dead, or says goodbye.
+    pub(crate) gone: bool,
+}
+
+/// A message to the directory of another router.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Outgoing {
+    pub(crate) to: Addr,
+    pub(crate) what: What,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum What {
+    Sync(Vec<State>),
+    Share(Vec<Entry>),
+    AskVnets,
+}
+
+impl What {
+    pub(crate) fn subject(&self) -> &'static str {
+        match self {
+            What::Sync(_) => subject::SYNC_ENTRIES,
+            What::Share(_) => subject::SHARE_ENTRIES,
+            What::AskVnets => subject::GET_VNETS,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Core {
+    home: Addr,
+    incarnation: u64,
+    version: u64,
+    vnets: Vec<String>,
+    own: Vec<(u64, Entry)>,
+    next: u64,
+    others: BTreeMap<u64, State>,
+    dead: VecDeque<u64>,
+    /// Entries learned from Python routers, by the router that said them.
+    python: HashMap<Endpoint, Vec<Entry>>,
+    /// Directories that hear of every change.
+    neighbours: Vec<Endpoint>,
+    hubs: Vec<Hub>,
+    outbox: Vec<Outgoing>,
+}
+
+/// A hub that this directory joins.
+struct Hub {
+    at: Endpoint,
+    kind: Kind,
+    /// What a network hub says it serves; asked first.
+    vnets: Option<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Unknown,
+    Rust,
+    Python,
+}
+
+impl Core {
+    /// Says which router this is the directory of, and which vnets it serves on the network.
+    pub(crate) fn belongs_to(&mut self, home: Addr, incarnation: u64, vnets: Vec<String>) {
+        self.home = home;
+        self.incarnation = incarnation;
+        self.vnets = vnets;
+    }
+
+    pub(crate) fn vnets(&self) -> &[String] {
+        &self.vnets
+    }
+
+    // ---- what this router provides -----------------------------------------------------------
+
+    /// Adds an entry; the number withdraws it.
+    pub(crate) fn register(&mut self, entry: Entry) -> u64 {
+        self.next += 1;
+        self.own.push((self.next, entry));
+        self.own_changed();
+        self.next
+    }
+
+    /// Removes the entry of that number; false if it was not there.
+    pub(crate) fn withdraw(&mut self, number: u64) -> bool {
+        self.retain_own(|(other, _)| *other != number)
+    }
+
+    /// Removes an equal entry.
+    pub(crate) fn withdraw_entry(&mut self, entry: &Entry) -> bool {
+        self.retain_own(|(_, other)| other != entry)
+    }
+
+    /// Removes what a connection provides.
+    pub(crate) fn forget(&mut self, connection: u64) -> bool {
+        self.retain_own(|(_, entry)| entry.addr.connection != Some(connection))
+    }
+
+    /// Whether this router provides the same already.
+    pub(crate) fn has_own(&self, entry: &Entry) -> bool {
+        self.own.iter().any(|(_, own)| own.is_same(entry))
+    }
+
+    fn retain_own(&mut self, keep: impl Fn(&(u64, Entry)) -> bool) -> bool {
+        let before = self.own.len();
+        self.own.retain(keep);
+        let changed = self.own.len() != before;
+        if changed {
+            self.own_changed();
+        }
+        changed
+    }
+
+    fn own_changed(&mut self) {
+        self.version += 1;
+        let state = self.own_state();
+        self.tell_neighbours(&state, None);
+        self.round();
+    }
+
+    fn own_state(&self) -> State {
+        State {
+            home: self.home.clone(),
+            incarnation: self.incarnation,
+            version: self.version,
+            entries: self.own.iter().map(|(_, entry)| entry.clone()).collect(),
+            gone: false,
+        }
+    }
+
+    // ---- who provides what -----------------------------------------------------------------------
+
+    /// Everything known: own entries first, then the machine's, then the network's.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        let own = self.own.iter().map(|(_, entry)| entry);
+        let others = || self.others.values().flat_map(|state| &state.entries).chain(self.python.values().flatten());
+        let near = others().filter(|entry| entry.addr.net.is_none());
+        let far = others().filter(|entry| entry.addr.net.is_some());
+        own.chain(near).chain(far)
+    }
+
+    /// The providers of a service, nearest first; of a vnet, if one is named.
+    pub(crate) fn find(&self, service: &str, params: &Value, vnet: Option<&str>) -> Vec<Entry> {
+        let fits = |entry: &&Entry| entry.provides(service, params) && vnet.is_none_or(|vnet| entry.vnets.iter().any(|other| other == vnet));
+        self.entries().filter(fits).cloned().collect()
+    }
+
+    /// The names of all services known, each once.
+    pub(crate) fn services(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.entries().map(|entry| entry.service.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    // ---- other directories ---------------------------------------------------------------------------
+
+    /// A hub to be joined as soon as somebody is there.
+    pub(crate) fn join(&mut self, hub: Endpoint) {
+        if !self.hubs.iter().any(|other| other.at == hub) {
+            self.hubs.push(Hub { at: hub, kind: Kind::Unknown, vnets: None });
+        }
+    }
+
+    /// This router is the hub itself now.
+    pub(crate) fn leave(&mut self, hub: &Endpoint) {
+        self.hubs.retain(|other| other.at != *hub);
+    }
+
+    /// Hubs of which it is not known who is there.
+    pub(crate) fn missing_hubs(&self) -> Vec<Endpoint> {
+        self.hubs.iter().filter(|hub| hub.kind == Kind::Unknown).map(|hub| hub.at.clone()).collect()
+    }
+
+    /// A Rust router is reachable. If it is a hub of ours, it is told everything; its answer makes it a neighbour.
+    pub(crate) fn peer_up(&mut self, name: &Endpoint) {
+        if let Some(hub) = self.hubs.iter_mut().find(|hub| hub.at == *name) {
+            hub.kind = Kind::Rust;
+            self.welcome(name);
+        }
+    }
+
+    pub(crate) fn peer_is_python(&mut self, name: &Endpoint) {
+        if let Some(hub) = self.hubs.iter_mut().find(|hub| hub.at == *name) {
+            hub.kind = Kind::Python;
+            self.round();
+        }
+    }
+
+    /// A router cannot be reached any more: what it provides is gone, and everybody is told so.
+    pub(crate) fn peer_gone(&mut self, name: &Endpoint) -> bool {
+        if let Some(hub) = self.hubs.iter_mut().find(|hub| hub.at == *name) {
+            hub.kind = Kind::Unknown;
+            hub.vnets = None;
+        }
+        self.neighbours.retain(|neighbour| neighbour != name);
+        let mut changed = self.python.remove(name).is_some();
+        let lost: Vec<u64> = self.others.values().filter(|state| is_at(&state.home, name)).map(|state| state.incarnation).collect();
+        for incarnation in lost {
+            changed = true;
+            self.bury(incarnation, None);
+        }
+        changed
+    }
+
+    /// What neighbours hear when this router goes.
+    pub(crate) fn goodbye(&mut self) {
+        let state = State { entries: Vec::new(), gone: true, version: self.version + 1, ..self.own_state() };
+        self.tell_neighbours(&state, None);
+    }
+
+    /// A Rust directory says what it knows. True if something is new here.
+    pub(crate) fn heard(&mut self, from: &Addr, states: Vec<State>) -> bool {
+        let Some(neighbour) = router_of(from) else { return false };
+        let mut changed = false;
+        for state in states {
+            changed |= self.heard_one(&neighbour, from, state);
+        }
+        if !self.neighbours.contains(&neighbour) {
+            self.welcome(&neighbour);
+        }
+        changed
+    }
+
+    fn heard_one(&mut self, neighbour: &Endpoint, from: &Addr, mut state: State) -> bool {
+        if state.incarnation == self.incarnation || self.dead.contains(&state.incarnation) {
+            return false;
+        }
+        let known = self.others.get(&state.incarnation);
+        if state.gone {
+            let was_known = known.is_some();
+            self.bury(state.incarnation, Some(neighbour));
+            return was_known;
+        }
+        let is_news = known.is_none_or(|known| known.version < state.version);
+        if !is_news || (known.is_none() && self.others.len() >= ROUTERS) || state.entries.len() > ENTRIES {
+            return false;
+        }
+        // What came over the network without saying from where is at the other end of it.
+        for addr in state.entries.iter_mut().map(|entry| &mut entry.addr).chain([&mut state.home]) {
+            addr.net = addr.net.take().or_else(|| from.net.clone());
+        }
+        if let Some(machine) = &state.home.machine {
+            self.python.remove(machine);
+        }
+        self.tell_neighbours(&state, Some(neighbour));
+        self.others.insert(state.incarnation, state);
+        true
+    }
+
+    /// Makes a directory a neighbour, and tells it everything.
+    fn welcome(&mut self, name: &Endpoint) {
+        if !self.neighbours.contains(name) {
+            self.neighbours.push(name.clone());
+        }
+        let mut states = vec![self.own_state()];
+        states.extend(self.others.values().filter(|state| !is_at(&state.home, name)).cloned());
+        self.send_states(name, states);
+    }
+
+    fn bury(&mut self, incarnation: u64, told_by: Option<&Endpoint>) {
+        if self.dead.len() >= DEAD {
+            self.dead.pop_front();
+        }
+        self.dead.push_back(incarnation);
+        if let Some(state) = self.others.remove(&incarnation) {
+            let gone = State { entries: Vec::new(), gone: true, ..state };
+            self.tell_neighbours(&gone, told_by);
+        }
+    }
+
+    fn tell_neighbours(&mut self, state: &State, except: Option<&Endpoint>) {
+        for name in self.neighbours.clone() {
+            if Some(&name) != except && !is_at(&state.home, &name) {
+                self.send_states(&name, vec![state.clone()]);
+            }
+        }
+    }
+
+    fn send_states(&mut self, name: &Endpoint, mut states: Vec<State>) {
+        for state in &mut states {
+            state.entries = self.visible(&state.entries, name.scheme());
+        }
+        self.outbox.push(Outgoing { to: Addr::at(name.clone(), DIRECTORY), what: What::Sync(states) });
+    }
+
+    /// The entries that may be seen over such a connection: on the machine those in any vnet, on the network those in ours.
+    fn visible(&self, entries: &[Entry], scheme: Scheme) -> Vec<Entry> {
+        let may_be_seen = |entry: &&Entry| match scheme {
+            Scheme::Tcp => entry.is_in(&self.vnets),
+            _ => !entry.vnets.is_empty(),
+        };
+        let named = |entry: &Entry| Entry { addr: self.named(&entry.addr, scheme), ..entry.clone() };
+        entries.iter().filter(may_be_seen).map(named).collect()
+    }
+
+    /// An address of this machine as the network must know it.
+    fn named(&self, addr: &Addr, scheme: Scheme) -> Addr {
+        let mut addr = addr.clone();
+        if scheme == Scheme::Tcp && addr.net.is_none() {
+            addr.net.clone_from(&self.home.net);
+        }
+        addr
+    }
+
+    // ---- Python directories -----------------------------------------------------------------------------
+
+    /// Shares with every Python hub, and hears in its answer what it has.
+    pub(crate) fn round(&mut self) {
+        let shared: Vec<Entry> = self.own.iter().map(|(_, entry)| entry).filter(|entry| entry.vnets.iter().any(|vnet| vnet == LOCAL_VNET)).cloned().collect();
+        for hub in self.hubs.iter().filter(|hub| hub.kind == Kind::Python) {
+            let what = match (hub.at.scheme(), &hub.vnets) {
+                (Scheme::Tcp, None) => What::AskVnets,
+                (Scheme::Tcp, Some(vnets)) => {
+                    let own = self.own.iter().map(|(_, entry)| entry).filter(|entry| entry.is_in(vnets));
+                    What::Share(own.map(|entry| Entry { addr: self.named(&entry.addr, Scheme::Tcp), ..entry.clone() }).filter(|entry| entry.addr.net.is_some()).collect())
+                }
+                _ => What::Share(shared.clone()),
+            };
+            self.outbox.push(Outgoing { to: Addr::at(hub.at.clone(), DIRECTORY), what });
+        }
+    }
+
+    /// A network hub says which vnets it serves.
+    pub(crate) fn hub_serves(&mut self, from: &Addr, vnets: Vec<String>) {
+        if let Some(hub) = self.hubs.iter_mut().find(|hub| from.net.as_ref() == Some(&hub.at)) {
+            hub.vnets = Some(vnets);
+            self.round();
+        }
+    }
+
+    /// A Python directory shares its entries with this hub: those of its own router are believed. True if something is new here.
+    pub(crate) fn shared_by(&mut self, from: &Addr, mut entries: Vec<Entry>) -> bool {
+        entries.retain(|entry| entry.addr.machine == from.machine && (entry.addr.net.is_none() || entry.addr.net == from.net));
+        let Some(router) = router_of(from) else { return false };
+        self.learn_python(router, from, entries)
+    }
+
+    /// A Python hub answers with what it has: all of it but what is ours, or a Rust router's, is believed.
+    pub(crate) fn hub_has(&mut self, hub: &Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {
+        let known_better = |addr: &Addr| {
+            let rust = self.others.values().any(|state| state.home.machine == addr.machine && state.home.net == addr.net);
+            addr.machine == self.home.machine && (addr.net.is_none() || addr.net == self.home.net) || rust
+        };
+        entries.retain(|entry| !known_better(&entry.addr));
+        self.learn_python(hub.clone(), from, entries)
+    }
+
+    fn learn_python(&mut self, router: Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {
+        let has_room = self.python.contains_key(&router) || self.python.len() < ROUTERS;
+        if entries.len() > ENTRIES || !has_room {
+            return false;
+        }
+        for entry in &mut entries {
+            entry.addr.net = entry.addr.net.take().or_else(|| from.net.clone());
+        }
+        if entries.is_empty() {
+            return self.python.remove(&router).is_some();
+        }
+        let changed = self.python.get(&router) != Some(&entries);
+        self.python.insert(router, entries);
+        changed
+    }
+
+    /// What a Python asker is answered: everything it can reach in one hop, in vnets that it may see. `asked_at` is the tcp endpoint by which it addressed us.
+    pub(crate) fn for_python(&self, asked_at: Option<&Endpoint>) -> Vec<Entry> {
+        let reachable = |entry: &&Entry| match asked_at {
+            Some(_) => entry.addr.net.is_none() && entry.addr.machine == self.home.machine && entry.is_in(&self.vnets),
+            None => entry.addr.net.is_none() && !entry.vnets.is_empty(),
+        };
+        let named = |entry: &Entry| Entry { addr: Addr { net: asked_at.cloned(), ..entry.addr.clone() }, ..entry.clone() };
+        self.entries().filter(reachable).map(named).collect()
+    }
+
+    pub(crate) fn take_outbox(&mut self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.outbox)
+    }
+}
+
+/// The endpoint of an address' router: of the network if it is there, else of the machine.
+fn router_of(addr: &Addr) -> Option<Endpoint> {
+    addr.net.clone().or_else(|| addr.machine.clone())
+}
+
+fn is_at(home: &Addr, name: &Endpoint) -> bool {
+    router_of(home).as_ref() == Some(name)
+}

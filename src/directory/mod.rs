@@ -1,0 +1,473 @@
+//! The directory: an agent on connection 1 of every router that knows who provides what.
+//!
+//! Lookups read the router's own copy and never wait for another router. The agent keeps that copy equal to those of other routers: Rust
+//! directories tell each other every change at once ([`SYNC_ENTRIES`](crate::subject::SYNC_ENTRIES)), Python ones are asked in rounds, as they ask.
+//! On a machine one router is the hub that the others join: whoever listens at the hub endpoint first, and when that one is gone, another.
+
+pub(crate) mod core;
+mod entry;
+
+use std::future::{IntoFuture, Ready, ready};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+
+use crate::addr::{Addr, Endpoint, Scheme};
+use crate::agent::Agent;
+use crate::connection::Connection;
+use crate::contents::{ContentsError, IntoContents};
+use crate::error::{FindError, RegisterError};
+use crate::msg::{Handled, Msg};
+use crate::port::Port;
+use crate::router::switch::{Stage, Switch};
+use crate::subject;
+use crate::transport::ListenError;
+use crate::value::Value;
+use core::{Core, Outgoing, State, What};
+pub use entry::{Entry, LOCAL_VNET};
+
+/// Pause between tries to reach or become a hub that is not there. Default 200 ms: a dial to nobody costs well under a millisecond, and a person does not notice.
+const RETRY: Duration = Duration::from_millis(200);
+/// Pause between rounds with Python hubs, which do not tell what changes. Default 1 s: the reference takes 0.2 to 10 s.
+const ROUND: Duration = Duration::from_secs(1);
+/// Requests to Python directories whose answers are remembered. Default 256: more than answers outstanding in any one second.
+const ASKED: usize = 256;
+
+/// The copy of the directory that all connections of a router read.
+pub(crate) struct Board {
+    core: Mutex<Core>,
+    /// There are messages to send.
+    work: Notify,
+    changed: watch::Sender<()>,
+}
+
+/// An entry in the directory, for as long as this lives: dropped, it is withdrawn everywhere.
+#[must_use = "an entry is withdrawn when its registration is dropped"]
+pub struct Registration {
+    switch: Arc<Switch>,
+    number: u64,
+}
+
+/// A registration in the making: `await` it.
+#[must_use = "nothing is registered until this is awaited"]
+pub struct Register {
+    port: Arc<Port>,
+    service: String,
+    params: Result<Value, ContentsError>,
+    vnets: Option<Vec<String>>,
+}
+
+/// A question to the directory: who provides this.
+#[must_use = "nothing is asked until one of the last methods is called"]
+pub struct Find {
+    switch: Arc<Switch>,
+    service: String,
+    params: Value,
+    vnet: Option<String>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { core: Mutex::default(), work: Notify::new(), changed: watch::channel(()).0 }
+    }
+}
+
+impl Board {
+    /// Lets the core decide; `true` from it wakes those who wait for a provider.
+    fn with(&self, decide: impl FnOnce(&mut Core) -> bool) -> bool {
+        let changed = decide(&mut self.core.lock());
+        self.work.notify_one();
+        if changed {
+            self.changed.send_replace(());
+        }
+        changed
+    }
+
+    pub(crate) fn belongs_to(&self, home: Addr, incarnation: u64, vnets: Vec<String>) {
+        self.core.lock().belongs_to(home, incarnation, vnets);
+    }
+
+    pub(crate) fn join(&self, hub: Endpoint) {
+        self.core.lock().join(hub);
+    }
+
+    pub(crate) fn forget(&self, connection: u64) {
+        self.with(|core| core.forget(connection));
+    }
+
+    pub(crate) fn peer_up(&self, name: &Endpoint, _incarnation: u64) {
+        self.with(|core| {
+            core.peer_up(name);
+            false
+        });
+    }
+
+    pub(crate) fn peer_is_python(&self, name: &Endpoint) {
+        self.with(|core| {
+            core.peer_is_python(name);
+            false
+        });
+    }
+
+    pub(crate) fn peer_gone(&self, name: &Endpoint) {
+        self.with(|core| core.peer_gone(name));
+    }
+
+    pub(crate) fn goodbye(&self) {
+        self.with(|core| {
+            core.goodbye();
+            false
+        });
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.switch.board.with(|core| core.withdraw(self.number));
+    }
+}
+
+impl Register {
+    pub(crate) fn new(port: Arc<Port>, service: impl Into<String>) -> Self {
+        Self { port, service: service.into(), params: Ok(Value::Null), vnets: None }
+    }
+
+    /// What exactly is provided: usually a map or struct. Default null.
+    pub fn params(mut self, params: impl Serialize + Send + 'static) -> Self {
+        self.params = params.into_contents().get();
+        self
+    }
+
+    /// The virtual networks to share the entry in; none keeps it in its router. Default: `local`, and those of the router.
+    pub fn vnets(mut self, vnets: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.vnets = Some(vnets.into_iter().map(Into::into).collect());
+        self
+    }
+
+    fn register(self) -> Result<Registration, RegisterError> {
+        let switch = self.port.switch.clone();
+        let addr = self.port.addr();
+        let params = self.params?;
+        if !switch.is_open(self.port.number) || switch.stage() != Stage::Running {
+            return Err(RegisterError::Closed { addr });
+        }
+        let mut number = 0;
+        switch.board.with(|core| {
+            let usual = || [LOCAL_VNET.to_string()].into_iter().chain(core.vnets().iter().cloned()).collect();
+            let vnets = self.vnets.unwrap_or_else(usual);
+            number = core.register(Entry { addr, service: self.service, params, vnets, perms: Value::Null });
+            true
+        });
+        Ok(Registration { switch, number })
+    }
+}
+
+/// # Errors
+///
+/// [`RegisterError::Closed`]: the connection or its router is; start another. [`RegisterError::Params`]: they cannot be encoded.
+impl IntoFuture for Register {
+    type Output = Result<Registration, RegisterError>;
+    type IntoFuture = Ready<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        ready(self.register())
+    }
+}
+
+impl Find {
+    pub(crate) fn new(switch: Arc<Switch>, service: impl Into<String>) -> Self {
+        Self { switch, service: service.into(), params: Value::Null, vnet: None }
+    }
+
+    /// Only entries with equal values on these keys; other keys may be there.
+    pub fn params(mut self, params: impl Into<Value>) -> Self {
+        self.params = params.into();
+        self
+    }
+
+    /// Only entries of this virtual network.
+    pub fn vnet(mut self, vnet: impl Into<String>) -> Self {
+        self.vnet = Some(vnet.into());
+        self
+    }
+
+    /// Those known now, nearest first: same router, same machine, network.
+    #[must_use]
+    pub fn all(&self) -> Vec<Entry> {
+        self.switch.board.core.lock().find(&self.service, &self.params, self.vnet.as_deref())
+    }
+
+    /// The nearest, as soon as one is known.
+    ///
+    /// # Errors
+    ///
+    /// [`FindError::Nobody`] in time, naming what is provided: start a provider, or correct the name.
+    pub async fn first_within(self, limit: Duration) -> Result<Entry, FindError> {
+        let mut changed = self.switch.board.changed.subscribe();
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            if let Some(entry) = self.all().into_iter().next() {
+                return Ok(entry);
+            }
+            // The sender lives in the router, which this holds: only the time can run out.
+            if !matches!(tokio::time::timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
+                let provided = self.switch.board.core.lock().services();
+                return Err(FindError::Nobody { service: self.service, within: limit, provided });
+            }
+        }
+    }
+}
+
+/// The agent on connection 1.
+pub(crate) struct Directory {
+    port: Option<Arc<Port>>,
+    /// The endpoint that this router tries to be the hub at, and otherwise joins.
+    hub: Option<Endpoint>,
+    asked: Vec<(i64, Endpoint)>,
+    last_round: Instant,
+}
+
+impl Directory {
+    pub(crate) fn new(hub: Option<Endpoint>) -> Self {
+        Self { port: None, hub, asked: Vec::new(), last_round: Instant::now() }
+    }
+
+    /// Tries to be the hub, or joins whoever is.
+    fn seek_hub(&mut self, switch: &Switch) {
+        let Some(hub) = self.hub.clone() else { return };
+        if switch.is_mine(&hub) {
+            return;
+        }
+        let Some(transport) = switch.transport() else { return };
+        match transport.listen(&hub) {
+            Ok(bound) => {
+                tracing::info!(%bound, "this router is the hub");
+                switch.listens_at(bound.clone());
+                switch.board.with(|core| {
+                    core.leave(&bound);
+                    false
+                });
+            }
+            Err(ListenError::InUse { .. }) => switch.board.join(hub),
+            Err(error) => {
+                tracing::warn!(%error, "this router cannot be the hub");
+                switch.board.join(hub);
+            }
+        }
+    }
+
+    /// Something changed, or time passed.
+    fn work(&mut self) {
+        let Some(port) = self.port.clone() else { return };
+        let switch = &port.switch;
+        if self.last_round.elapsed() >= ROUND {
+            self.last_round = Instant::now();
+            switch.board.core.lock().round();
+        }
+        self.send_outbox(&port);
+    }
+
+    fn seek(&mut self) {
+        let Some(port) = self.port.clone() else { return };
+        let missing = port.switch.board.core.lock().missing_hubs();
+        if self.hub.as_ref().is_some_and(|hub| missing.contains(hub) || !port.switch.is_mine(hub)) {
+            let joined = self.hub.as_ref().is_some_and(|hub| !missing.contains(hub));
+            if !joined || missing.is_empty() {
+                self.seek_hub(&port.switch);
+            }
+        }
+        for hub in port.switch.board.core.lock().missing_hubs() {
+            port.switch.reach(&hub);
+        }
+    }
+
+    fn send_outbox(&mut self, port: &Arc<Port>) {
+        for Outgoing { to, what } in port.switch.board.core.lock().take_outbox() {
+            let hub = to.net.clone().or_else(|| to.machine.clone());
+            let subject = what.subject();
+            let contents = match what {
+                What::Sync(states) => states.into_contents(),
+                What::Share(entries) => entries.into_contents(),
+                What::AskVnets => ().into_contents(),
+            };
+            let mut msg = Msg::new(to, subject, contents);
+            msg.from.net = port.switch.net_endpoint().filter(|_| msg.to.net.is_some());
+            match (port.send(msg), hub) {
+                (Ok(id), Some(hub)) => self.remember(id, hub),
+                (Ok(_), None) => {}
+                // What a neighbour misses now it hears when its link is up again.
+                (Err(unsent), _) => tracing::debug!(reason = %unsent.reason, "a directory was not told"),
+            }
+        }
+    }
+
+    fn remember(&mut self, id: i64, hub: Endpoint) {
+        if self.asked.len() >= ASKED {
+            self.asked.remove(0);
+        }
+        self.asked.push((id, hub));
+    }
+
+    /// Which hub a reply answers for.
+    fn answered(&mut self, reply_to: Option<i64>) -> Option<Endpoint> {
+        let index = self.asked.iter().position(|(id, _)| Some(*id) == reply_to)?;
+        Some(self.asked.remove(index).1)
+    }
+
+    fn register(switch: &Switch, msg: Msg) -> Handled {
+        msg.answer(|entry: Entry| {
+            switch.board.with(|core| {
+                let is_new = !core.has_own(&entry);
+                if is_new {
+                    core.register(entry);
+                }
+                is_new
+            });
+            true
+        })
+    }
+
+    fn get_entries(switch: &Switch, msg: Msg, is_ours: bool) -> Handled {
+        let asked_at = msg.to().net.clone();
+        msg.answer(|service: Value| {
+            let core = switch.board.core.lock();
+            let all = if is_ours { core.entries().cloned().collect() } else { core.for_python(asked_at.as_ref()) };
+            match service {
+                Value::Text(service) if !service.is_empty() => all.into_iter().filter(|entry| entry.service == service).collect(),
+                _ => all,
+            }
+        })
+    }
+
+    fn shared(&mut self, switch: &Switch, msg: Msg) -> Handled {
+        let Ok(entries) = msg.contents::<Vec<Entry>>() else {
+            tracing::warn!(from = %msg.from(), "shared entries cannot be read");
+            if !msg.is_reply() {
+                self.complain(msg.from());
+            }
+            return msg.handled();
+        };
+        if msg.is_reply() {
+            if let Some(hub) = self.answered(msg.reply_to()) {
+                switch.board.with(|core| core.hub_has(&hub, msg.from(), entries));
+            }
+            return msg.handled();
+        }
+        switch.board.with(|core| core.shared_by(msg.from(), entries));
+        let has = switch.board.core.lock().for_python(msg.to().net.as_ref());
+        msg.reply(has)
+    }
+
+    /// Says that what was shared cannot be read, as the reference does: as a message, not as a reply.
+    fn complain(&self, to: &Addr) {
+        let Some(port) = &self.port else { return };
+        if let Err(unsent) = port.send(Msg::new(to.clone(), subject::BAD_ENTRIES, ().into_contents())) {
+            tracing::debug!(reason = %unsent.reason, "nobody to complain to");
+        }
+    }
+
+    fn synced(switch: &Switch, mut msg: Msg) -> Handled {
+        match msg.take_contents::<Vec<State>>() {
+            Ok(states) => {
+                switch.board.with(|core| core.heard(msg.from(), states));
+            }
+            Err(error) => tracing::warn!(from = %msg.from(), %error, "a directory's state cannot be read"),
+        }
+        msg.handled()
+    }
+
+    fn vnets(switch: &Switch, msg: Msg) -> Handled {
+        if msg.is_reply() {
+            let vnets = msg.contents().unwrap_or_default();
+            switch.board.with(|core| {
+                core.hub_serves(msg.from(), vnets);
+                false
+            });
+            return msg.handled();
+        }
+        let vnets = switch.board.core.lock().vnets().to_vec();
+        msg.reply(vnets)
+    }
+}
+
+impl Actor for Directory {
+    type Context = Context<Self>;
+}
+
+impl Agent for Directory {
+    /// Looks for the hub from now on, and sends what the core has to say.
+    fn started(&mut self, connection: Connection, ctx: &mut Context<Self>) {
+        let switch = connection.port().switch.clone();
+        self.port = Some(connection.port().clone());
+        if switch.transport().is_none() {
+            return;
+        }
+        self.seek();
+        ctx.run_interval(RETRY, |directory, _| {
+            directory.seek();
+            directory.work();
+        });
+        let me = actix::AsyncContext::address(ctx);
+        let wake = async move {
+            loop {
+                switch.board.work.notified().await;
+                if me.send(Wake).await.is_err() {
+                    return;
+                }
+            }
+        };
+        ctx.spawn(wake.into_actor(self));
+    }
+}
+
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Wake;
+
+/// The core has something to say.
+impl Handler<Wake> for Directory {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        self.work();
+    }
+}
+
+/// Another directory, or a connection, asks or tells.
+impl Handler<Msg> for Directory {
+    type Result = Handled;
+
+    fn handle(&mut self, msg: Msg, _: &mut Context<Self>) -> Handled {
+        let Some(switch) = self.port.as_ref().map(|port| port.switch.clone()) else { return msg.unhandled() };
+        let is_ours = msg.from().net.is_none() && msg.from().machine.as_ref().is_none_or(|machine| switch.is_mine(machine));
+        match msg.subject() {
+            subject::SYNC_ENTRIES => Self::synced(&switch, msg),
+            subject::SHARE_ENTRIES => self.shared(&switch, msg),
+            subject::GET_VNETS => Self::vnets(&switch, msg),
+            subject::GET_ENTRIES if !msg.is_reply() => Self::get_entries(&switch, msg, is_ours),
+            subject::REGISTER_ENTRY if is_ours => Self::register(&switch, msg),
+            subject::UNREGISTER_ENTRY if is_ours => msg.answer(|entry: Entry| {
+                switch.board.with(|core| core.withdraw_entry(&entry));
+                true
+            }),
+            subject::UNREGISTER_ADDR if is_ours => msg.answer(|addr: Addr| {
+                switch.board.with(|core| addr.connection.is_some_and(|connection| core.forget(connection)));
+                true
+            }),
+            subject::BAD_ENTRIES => {
+                tracing::warn!(from = %msg.from(), "a directory could not read what it was told");
+                msg.handled()
+            }
+            _ => msg.unhandled(),
+        }
+    }
+}
+
+/// Whether a hub endpoint is one of the network.
+pub(crate) fn is_network(hub: &Endpoint) -> bool {
+    hub.scheme() == Scheme::Tcp
+}

@@ -1,0 +1,631 @@
+//! The link to one peer: what waits to be sent, how it is sent, and who is told when it cannot be.
+//!
+//! A link is a plain state machine: events and the time go in, [`Act`]s come out, and its owner carries them out in order. Plain messages, one to a
+//! frame and readable by Python, flow as soon as a pipe is open. Once the peer has proved to be a Rust router (see [`hello`]) the
+//! link sends frames of many messages, numbered from 0 in its session, and keeps each until it is acknowledged: after a lost pipe what was not is sent
+//! again, and the other side drops what it has. A peer that came back as another incarnation, or that nobody can reach, is gone, and
+//! everything that was kept is reported.
+//!
+//! # Not promised
+//!
+//! An acknowledged message was accepted by the other router, not handled there. A plain message is not acknowledged at all.
+
+pub(crate) mod hello;
+pub(crate) mod inflow;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::addr::{Endpoint, Scheme};
+use crate::failure::Reason;
+use crate::transport::{DialError, PipeId};
+use crate::wire::{self, Envelope, Profile};
+use hello::{Greeting, Hello, VERSION};
+
+/// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
+const FRAME: usize = 64 << 10;
+/// How long an acknowledgement waits for a frame to travel with. Default 5 ms: a reply is usually faster, and the window is far from full by then.
+const ACK_DELAY: Duration = Duration::from_millis(5);
+/// Bytes received after which an acknowledgement does not wait. Default 1 MiB: a quarter of the default window.
+const ACK_BYTES: usize = 1 << 20;
+/// Pause between plain messages on a pipe that the peer dialed. Default 1 ms: such a pipe drops what does not fit into its queue of two, and Python reads
+/// about 1,000 messages a second.
+const PACE: Duration = Duration::from_millis(1);
+/// Frames on their way on a pipe that the peer dialed. 2: a third may be dropped by its queue.
+const UNDIALED_FRAMES: usize = 2;
+/// How long a peer that cannot be dialed may stay away before it is gone. Default 3.5 s, as for a missed heartbeat.
+const ORPHAN: Duration = Duration::from_millis(3500);
+/// Bytes that a message takes in a queue beyond contents and meta: its envelope. Default 256: addresses and subject of usual length.
+const ENVELOPE: usize = 256;
+
+/// What the owner of a link has to do, in this order.
+#[derive(Debug)]
+pub(crate) enum Act {
+    /// Start a dial, and tell the link its pipe with [`Link::dialing`].
+    Dial(Endpoint),
+    /// Hand a frame to the transport.
+    Send(PipeId, Bytes),
+    /// End a pipe.
+    Close(PipeId),
+    /// Tell the sender of a message that it was not delivered.
+    Lost(Box<Envelope>, Reason),
+    /// The peer is a Rust router of this incarnation, and reachable.
+    Up(u64),
+    /// The peer has not said that it is a Rust router: it is taken for a Python one.
+    Python,
+    /// The peer is gone: whoever waits for it waits in vain.
+    Gone(Reason),
+}
+
+/// What the link needs to know about its own router.
+#[derive(Clone, Debug)]
+pub(crate) struct Me {
+    pub(crate) incarnation: u64,
+    /// Bytes of the largest message taken here.
+    pub(crate) message: usize,
+    /// Bytes that may wait or be unacknowledged.
+    pub(crate) window: usize,
+    /// How long contents that Python cannot read wait for the peer's hello.
+    pub(crate) introduction: Duration,
+}
+
+/// A pipe that can be sent on.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    pub(crate) pipe: PipeId,
+    /// The peer dialed it.
+    pub(crate) accepted: bool,
+    /// The endpoint named in hellos on this pipe.
+    pub(crate) claimed: Endpoint,
+    /// Whether `claimed` can be dialed.
+    pub(crate) listens: bool,
+    /// The tcp endpoint that answers to messages of this pipe go to; none on ipc.
+    pub(crate) net: Option<Endpoint>,
+}
+
+/// A message that a link did not take.
+#[derive(Debug)]
+pub(crate) struct NotTaken {
+    pub(crate) envelope: Box<Envelope>,
+    pub(crate) reason: Reason,
+    /// Only for want of room: it may be tried again when something has left.
+    pub(crate) full: bool,
+}
+
+pub(crate) struct Link {
+    me: Me,
+    name: Endpoint,
+    dial: Option<Endpoint>,
+    pipe: Pipe,
+    fallback: Option<Way>,
+    peer: Peer,
+    /// The peer's token that it has not been echoed yet.
+    echo: Option<u64>,
+    tokens: u64,
+    session: u64,
+    queue: VecDeque<Queued>,
+    next: u64,
+    unacked: VecDeque<Flight>,
+    held: usize,
+    acks: BTreeMap<u64, u64>,
+    ack_due: Option<Instant>,
+    ack_bytes: usize,
+    orphaned: Option<Instant>,
+}
+
+enum Pipe {
+    None,
+    Dialing(PipeId),
+    Open(Open),
+}
+
+struct Open {
+    way: Way,
+    token: u64,
+    since: Instant,
+    busy: bool,
+    /// Hellos, which go before everything else.
+    control: VecDeque<Bytes>,
+    paced: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Peer {
+    Unknown,
+    Python,
+    /// `proven`: the router at the other end of the present pipe is this one.
+    Rust { incarnation: u64, limit: usize, proven: bool },
+}
+
+struct Queued {
+    envelope: Envelope,
+    size: usize,
+    /// Why it cannot go to a Python router; not asked where the peer is known.
+    rust_only: Option<Reason>,
+}
+
+/// A frame's worth of numbered messages that the peer has not acknowledged.
+struct Flight {
+    first: u64,
+    bodies: Vec<Bytes>,
+    size: usize,
+    sent: bool,
+}
+
+impl Link {
+    /// A link to the peer known as `name`; `dial` is where it can be dialed; `seed` makes session and tokens hard to guess.
+    pub(crate) fn new(me: Me, name: Endpoint, dial: Option<Endpoint>, seed: u64) -> Self {
+        Self {
+            me,
+            name,
+            dial,
+            pipe: Pipe::None,
+            fallback: None,
+            peer: Peer::Unknown,
+            echo: None,
+            tokens: seed,
+            session: scramble(seed),
+            queue: VecDeque::new(),
+            next: 0,
+            unacked: VecDeque::new(),
+            held: 0,
+            acks: BTreeMap::new(),
+            ack_due: None,
+            ack_bytes: 0,
+            orphaned: None,
+        }
+    }
+
+    /// The endpoint under which this side knows the peer.
+    pub(crate) fn name(&self) -> &Endpoint {
+        &self.name
+    }
+
+    /// Names this link's numbering in the acknowledgements of the peer.
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// The incarnation of a peer that has introduced itself as a Rust router.
+    pub(crate) fn incarnation(&self) -> Option<u64> {
+        match self.peer {
+            Peer::Rust { incarnation, .. } => Some(incarnation),
+            Peer::Unknown | Peer::Python => None,
+        }
+    }
+
+    /// Whether the peer may be Python: it has not proved otherwise.
+    pub(crate) fn may_be_python(&self) -> bool {
+        !matches!(self.peer, Peer::Rust { proven: true, .. })
+    }
+
+    /// The token that the peer must echo to be trusted with frames.
+    pub(crate) fn token(&self) -> Option<u64> {
+        match &self.pipe {
+            Pipe::Open(open) => Some(open.token),
+            Pipe::None | Pipe::Dialing(_) => None,
+        }
+    }
+
+    /// Nothing waits, and nothing is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.unacked.is_empty() && !matches!(&self.pipe, Pipe::Open(open) if !open.control.is_empty())
+    }
+
+    /// Nothing is kept, and no pipe leads there.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.is_idle() && matches!(self.pipe, Pipe::None) && self.fallback.is_none() && self.orphaned.is_none()
+    }
+
+    /// How long the present pipe has been open, towards a peer that may be Python.
+    pub(crate) fn open_towards_python(&self) -> Option<Instant> {
+        match &self.pipe {
+            Pipe::Open(open) if self.may_be_python() => Some(open.since),
+            _ => None,
+        }
+    }
+
+    /// Takes a message, and dials if need be. It comes back if it is too large, unreadable for a known Python peer, or for want of room.
+    pub(crate) fn push(&mut self, envelope: Envelope, now: Instant, acts: &mut Vec<Act>) -> Result<(), NotTaken> {
+        let size = envelope.contents.len() + envelope.meta.len() + ENVELOPE;
+        if let Err((reason, full)) = self.admit(size) {
+            return Err(NotTaken { envelope: Box::new(envelope), reason, full });
+        }
+        let rust_only = if self.may_be_python() { self.barrier(&envelope) } else { None };
+        if let (Peer::Python, Some(reason)) = (self.peer, &rust_only) {
+            let reason = reason.clone();
+            return Err(NotTaken { envelope: Box::new(envelope), reason, full: false });
+        }
+        self.held += size;
+        self.queue.push_back(Queued { envelope, size, rust_only });
+        self.connect(now, acts);
+        self.pump(now, acts);
+        Ok(())
+    }
+
+    /// Dials without a message, to learn who is there.
+    pub(crate) fn reach(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        match self.peer {
+            Peer::Python if matches!(self.pipe, Pipe::Open(_)) => acts.push(Act::Python),
+            Peer::Rust { incarnation, proven: true, .. } => acts.push(Act::Up(incarnation)),
+            _ => self.connect(now, acts),
+        }
+    }
+
+    /// The peer made a pipe to us, on which it can be answered.
+    pub(crate) fn reached_by(&mut self, way: Way) {
+        self.fallback = Some(way);
+    }
+
+    /// The dial asked for has this pipe.
+    pub(crate) fn dialing(&mut self, pipe: PipeId) {
+        self.pipe = Pipe::Dialing(pipe);
+    }
+
+    /// A dialed pipe is open.
+    pub(crate) fn opened(&mut self, way: Way, now: Instant, acts: &mut Vec<Act>) {
+        self.tokens = scramble(self.tokens);
+        self.orphaned = None;
+        let speaks_first = !way.accepted || self.incarnation().is_some();
+        self.pipe = Pipe::Open(Open { way, token: self.tokens, since: now, busy: false, control: VecDeque::new(), paced: None });
+        if speaks_first {
+            self.say_hello();
+        }
+        self.pump(now, acts);
+    }
+
+    /// The dial came to nothing.
+    pub(crate) fn dial_failed(&mut self, pipe: PipeId, error: &DialError, now: Instant, acts: &mut Vec<Act>) {
+        if !matches!(self.pipe, Pipe::Dialing(dialing) if dialing == pipe) {
+            return;
+        }
+        self.pipe = Pipe::None;
+        match self.fallback.clone() {
+            Some(way) => self.opened(way, now, acts),
+            None => self.give_up(Reason::DialFailed(error.to_string()), acts),
+        }
+    }
+
+    /// A pipe ended. One that was sent on is dialed again at once: a refusal then is the peer's death.
+    pub(crate) fn closed(&mut self, pipe: PipeId, now: Instant, acts: &mut Vec<Act>) {
+        if self.fallback.as_ref().is_some_and(|way| way.pipe == pipe) {
+            self.fallback = None;
+        }
+        if !matches!(&self.pipe, Pipe::Open(open) if open.way.pipe == pipe) {
+            return;
+        }
+        self.pipe = Pipe::None;
+        self.doubt();
+        for flight in &mut self.unacked {
+            flight.sent = false;
+        }
+        match (&self.dial, self.peer) {
+            (Some(endpoint), _) => acts.push(Act::Dial(endpoint.clone())),
+            (None, Peer::Rust { .. }) => self.orphaned = Some(now + ORPHAN),
+            (None, _) => self.give_up(Reason::PeerLost, acts),
+        }
+    }
+
+    /// Someone who can be answered on `way` says hello under this link's name.
+    pub(crate) fn greeted(&mut self, greeting: &Greeting, way: Way, now: Instant, acts: &mut Vec<Act>) {
+        self.fallback = Some(way.clone());
+        let Some(hello) = &greeting.hello else { return };
+        self.meet(hello, acts);
+        self.echo = Some(hello.token);
+        match &self.pipe {
+            Pipe::Open(_) => self.say_hello(),
+            Pipe::Dialing(_) => {}
+            Pipe::None => match &self.dial {
+                Some(endpoint) => acts.push(Act::Dial(endpoint.clone())),
+                None => self.opened(way, now, acts),
+            },
+        }
+        self.pump(now, acts);
+    }
+
+    /// A hello echoes the token of the present pipe: the router at its other end is this one.
+    pub(crate) fn proven(&mut self, hello: &Hello, now: Instant, acts: &mut Vec<Act>) {
+        if hello.echo.is_none() || hello.echo != self.token() {
+            return;
+        }
+        self.meet(hello, acts);
+        let Peer::Rust { incarnation, proven, .. } = &mut self.peer else { return };
+        let news = !mem::replace(proven, true);
+        let incarnation = *incarnation;
+        if self.echo != Some(hello.token) {
+            self.echo = Some(hello.token);
+            self.say_hello();
+        }
+        if news {
+            acts.push(Act::Up(incarnation));
+        }
+        self.pump(now, acts);
+    }
+
+    /// The transport has room for the next frame.
+    pub(crate) fn sent(&mut self, pipe: PipeId, now: Instant, acts: &mut Vec<Act>) {
+        if let Pipe::Open(open) = &mut self.pipe
+            && open.way.pipe == pipe
+        {
+            open.busy = false;
+            self.pump(now, acts);
+        }
+    }
+
+    /// The peer has all messages of this session below `upto`.
+    pub(crate) fn acked(&mut self, upto: u64, now: Instant, acts: &mut Vec<Act>) {
+        while let Some(flight) = self.unacked.front() {
+            if flight.first + flight.bodies.len() as u64 > upto || !flight.sent {
+                break;
+            }
+            self.held -= flight.size;
+            self.unacked.pop_front();
+        }
+        self.pump(now, acts);
+    }
+
+    /// This side has all messages of the peer's session below `upto`, and says so with the next frame, or soon; at once if `urgent`.
+    pub(crate) fn owe_ack(&mut self, session: u64, upto: u64, bytes: usize, urgent: bool, now: Instant, acts: &mut Vec<Act>) {
+        self.acks.insert(session, upto);
+        self.ack_bytes += bytes;
+        let due = if urgent || self.ack_bytes >= ACK_BYTES { now } else { now + ACK_DELAY };
+        self.ack_due = Some(self.ack_due.map_or(due, |before| before.min(due)));
+        self.pump(now, acts);
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        if self.orphaned.is_some_and(|until| now >= until) {
+            self.orphaned = None;
+            self.give_up(Reason::PeerLost, acts);
+        }
+        self.pump(now, acts);
+    }
+
+    /// When `tick` has something to do, if nothing else happens before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let Pipe::Open(open) = &self.pipe else { return self.orphaned };
+        let framed = !self.may_be_python();
+        let judgement = self.judgement().filter(|_| !open.busy);
+        let ack = self.ack_due.filter(|_| framed && !open.busy);
+        let paced = open.paced.filter(|_| !framed && !self.queue.is_empty());
+        [judgement, ack, paced].into_iter().flatten().min()
+    }
+
+    /// Gives the peer up: reports everything that waits, and lets go of its pipe.
+    pub(crate) fn give_up(&mut self, reason: Reason, acts: &mut Vec<Act>) {
+        if let Pipe::Open(Open { way: Way { pipe, .. }, .. }) | Pipe::Dialing(pipe) = mem::replace(&mut self.pipe, Pipe::None) {
+            acts.push(Act::Close(pipe));
+        }
+        self.restart(acts);
+        for Queued { envelope, .. } in self.queue.drain(..) {
+            acts.push(Act::Lost(Box::new(envelope), reason.clone()));
+        }
+        self.held = 0;
+        self.peer = Peer::Unknown;
+        self.echo = None;
+        acts.push(Act::Gone(reason));
+    }
+
+    fn admit(&self, size: usize) -> Result<(), (Reason, bool)> {
+        let limit = match self.peer {
+            Peer::Rust { limit, .. } => limit,
+            Peer::Unknown | Peer::Python => self.me.message,
+        };
+        if size > limit {
+            return Err((Reason::TooLarge { size: size as u64, limit: limit as u64 }, false));
+        }
+        if self.held > 0 && self.held + size > self.me.window {
+            return Err((Reason::MailboxFull, true));
+        }
+        Ok(())
+    }
+
+    /// Why a message cannot go to a Python router, if so.
+    fn barrier(&self, envelope: &Envelope) -> Option<Reason> {
+        if self.name.scheme() == Scheme::Ipc && envelope.to.net.is_some() {
+            return Some(Reason::NoRoute(format!("{} is a Python router, which takes no message that came over tcp", self.name)));
+        }
+        let refused = wire::check_message(envelope, Profile::Compat).err()?;
+        Some(Reason::NotEncodable(refused.to_string()))
+    }
+
+    fn connect(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        if matches!(self.pipe, Pipe::None) && self.orphaned.is_none() {
+            match (&self.dial, self.fallback.clone()) {
+                (Some(endpoint), _) => acts.push(Act::Dial(endpoint.clone())),
+                (None, Some(way)) => self.opened(way, now, acts),
+                (None, None) => self.give_up(Reason::PeerLost, acts),
+            }
+        }
+    }
+
+    /// Takes note of who the peer is. Another incarnation is another peer: what the last one did not acknowledge is lost.
+    fn meet(&mut self, hello: &Hello, acts: &mut Vec<Act>) {
+        let limit = usize::try_from(hello.limit).unwrap_or(usize::MAX);
+        match self.peer {
+            Peer::Rust { incarnation, .. } if incarnation == hello.incarnation => {}
+            Peer::Rust { .. } => {
+                self.restart(acts);
+                self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false };
+                acts.push(Act::Gone(Reason::PeerLost));
+            }
+            Peer::Unknown | Peer::Python => self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false },
+        }
+    }
+
+    /// When a peer that has not proved to be a Rust router is taken for Python.
+    fn judgement(&self) -> Option<Instant> {
+        let Pipe::Open(open) = &self.pipe else { return None };
+        match self.peer {
+            Peer::Unknown => Some(open.since + self.me.introduction),
+            // It was one before the pipe was lost, or says it is: time for the answer of a busy one.
+            Peer::Rust { proven: false, .. } => Some(open.since + ORPHAN),
+            Peer::Python | Peer::Rust { .. } => None,
+        }
+    }
+
+    fn judge(&mut self, acts: &mut Vec<Act>) {
+        if matches!(self.peer, Peer::Rust { .. }) {
+            self.restart(acts);
+            acts.push(Act::Gone(Reason::PeerLost));
+        }
+        self.peer = Peer::Python;
+        acts.push(Act::Python);
+    }
+
+    fn doubt(&mut self) {
+        if let Peer::Rust { proven, .. } = &mut self.peer {
+            *proven = false;
+        }
+    }
+
+    /// Reports what is unacknowledged and begins a new session.
+    fn restart(&mut self, acts: &mut Vec<Act>) {
+        for flight in mem::take(&mut self.unacked) {
+            self.held -= flight.size;
+            for body in flight.bodies {
+                match wire::read_message(&body, Profile::Rust) {
+                    Ok(envelope) => acts.push(Act::Lost(Box::new(envelope), Reason::PeerLost)),
+                    Err(refused) => tracing::error!(%refused, "a message that was kept cannot be read again"),
+                }
+            }
+        }
+        self.next = 0;
+        self.session = scramble(self.session);
+        self.acks.clear();
+        self.ack_due = None;
+    }
+
+    fn say_hello(&mut self) {
+        let Pipe::Open(open) = &mut self.pipe else { return };
+        let hello = Hello {
+            version: VERSION,
+            incarnation: self.me.incarnation,
+            limit: self.me.message as u64,
+            at: open.way.listens.then(|| open.way.claimed.clone()),
+            token: open.token,
+            echo: self.echo,
+        };
+        let mut frame = Vec::new();
+        wire::write_message(&hello::write(&hello, &open.way.claimed, &self.name), &mut frame);
+        open.control.push_back(frame.into());
+    }
+
+    /// Hands the next frame to the transport, if there is one and it has room.
+    fn pump(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        let Pipe::Open(open) = &mut self.pipe else { return };
+        if open.busy {
+            return;
+        }
+        let pipe = open.way.pipe;
+        let frame = match open.control.pop_front() {
+            Some(hello) => Some(hello),
+            None if self.may_be_python() => self.next_plain(now, acts),
+            None => self.next_frame(now),
+        };
+        if let (Some(frame), Pipe::Open(open)) = (frame, &mut self.pipe) {
+            open.busy = true;
+            acts.push(Act::Send(pipe, frame));
+        }
+    }
+
+    fn next_plain(&mut self, now: Instant, acts: &mut Vec<Act>) -> Option<Bytes> {
+        if self.judgement().is_some_and(|due| now >= due) {
+            self.judge(acts);
+        }
+        let Pipe::Open(open) = &mut self.pipe else { return None };
+        // What a lost pipe left unacknowledged comes before anything newer.
+        if !self.unacked.is_empty() || open.paced.is_some_and(|until| now < until) {
+            return None;
+        }
+        while let Some(Queued { envelope, size, rust_only }) = self.queue.pop_front() {
+            match rust_only {
+                Some(reason) if self.peer == Peer::Python => {
+                    self.held -= size;
+                    acts.push(Act::Lost(Box::new(envelope), reason));
+                }
+                Some(reason) => {
+                    self.queue.push_front(Queued { envelope, size, rust_only: Some(reason) });
+                    return None;
+                }
+                None => {
+                    self.held -= size;
+                    open.paced = open.way.accepted.then(|| now + PACE);
+                    return Some(plain(envelope, &open.way));
+                }
+            }
+        }
+        None
+    }
+
+    fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
+        let Pipe::Open(open) = &self.pipe else { return None };
+        let on_their_way = self.unacked.iter().filter(|flight| flight.sent).count();
+        let may_send = !open.way.accepted || on_their_way < UNDIALED_FRAMES;
+        let index = match self.unacked.iter().position(|flight| !flight.sent) {
+            Some(index) if may_send => Some(index),
+            None if may_send && !self.queue.is_empty() => {
+                self.load();
+                Some(self.unacked.len() - 1)
+            }
+            _ => None,
+        };
+        if index.is_none() && self.ack_due.is_none_or(|due| now < due) {
+            return None;
+        }
+        Some(self.frame(index))
+    }
+
+    /// Moves messages from the queue into the next flight.
+    fn load(&mut self) {
+        let Pipe::Open(open) = &self.pipe else { return };
+        let mut flight = Flight { first: self.next, bodies: Vec::new(), size: 0, sent: false };
+        while let Some(queued) = self.queue.pop_front_if(|queued| flight.bodies.is_empty() || flight.size + queued.size <= FRAME) {
+            flight.size += queued.size;
+            flight.bodies.push(plain(queued.envelope, &open.way));
+        }
+        self.next += flight.bodies.len() as u64;
+        self.unacked.push_back(flight);
+    }
+
+    /// The frame of a flight, or of acknowledgements alone.
+    fn frame(&mut self, index: Option<usize>) -> Bytes {
+        let to = self.incarnation().unwrap_or_default();
+        let acks = mem::take(&mut self.acks).into_iter().collect();
+        self.ack_due = None;
+        self.ack_bytes = 0;
+        let flight = index.and_then(|index| self.unacked.get_mut(index));
+        let (first, bodies) = match flight {
+            Some(flight) => {
+                flight.sent = true;
+                (flight.first, flight.bodies.as_slice())
+            }
+            None => (self.next, &[][..]),
+        };
+        let header = wire::Header { from: self.me.incarnation, to, session: self.session, first, acks };
+        wire::write_frame(&header, bodies)
+    }
+}
+
+/// A message as Python reads it, its reply address complete for this pipe.
+fn plain(mut envelope: Envelope, way: &Way) -> Bytes {
+    if envelope.from.net.is_none() && !envelope.from.is_null() {
+        envelope.from.net.clone_from(&way.net);
+    }
+    let mut frame = Vec::with_capacity(envelope.contents.len() + ENVELOPE);
+    wire::write_message(&envelope, &mut frame);
+    frame.into()
+}
+
+/// The next number of a sequence that does not show its seed (splitmix64).
+fn scramble(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    // Ids travel as Ion ints that any reader takes: 63 bits.
+    (mixed ^ (mixed >> 31)) >> 1
+}

@@ -1,0 +1,291 @@
+//! The message: the envelope, what it is about, what it carries, and how to answer it.
+//!
+//! A message that reached an agent must end in one of [`answer`](Msg::answer), [`reply`](Msg::reply), [`handled`](Msg::handled), [`unhandled`](Msg::unhandled),
+//! [`refuse`](Msg::refuse) or [`later`](Msg::later): only they make the [`Handled`] that a handler returns. One that is dropped without (its
+//! agent stopped or panicked, or its mailbox closed) tells its sender so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, Message};
+use bytestring::ByteString;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::addr::Addr;
+use crate::port::Port;
+use crate::contents::{Contents, ContentsError, IntoContents};
+use crate::failure::{NotDelivered, Reason, Report};
+use crate::subject;
+use crate::wire::{self, Encoded};
+
+/// One message. Its `Debug` shows the envelope, never the contents.
+pub struct Msg {
+    pub(crate) to: Addr,
+    pub(crate) from: Addr,
+    pub(crate) subject: ByteString,
+    pub(crate) id: Option<i64>,
+    pub(crate) reply_to: Option<i64>,
+    pub(crate) contents: Contents,
+    pub(crate) meta: Encoded,
+    pub(crate) duty: Option<Duty>,
+}
+
+/// What a handler of [`Msg`] returns: proof that the message was dealt with.
+#[must_use = "a handler returns this"]
+#[derive(Debug)]
+pub struct Handled(());
+
+/// The receiver's promise to deal with a message. A message dropped with its duty undone reports to its sender.
+pub(crate) struct Duty(Arc<Port>);
+
+impl Message for Msg {
+    type Result = Handled;
+}
+
+/// The message has been dealt with by the time its handler returns: nothing is left to do.
+impl<A: Actor, M: Message<Result = Handled>> MessageResponse<A, M> for Handled {
+    fn handle(self, _: &mut A::Context, waiting: Option<OneshotSender<Handled>>) {
+        if let Some(waiting) = waiting {
+            // Whoever asked through actix itself may have gone: the message has its outcome all the same.
+            let _ = waiting.send(self);
+        }
+    }
+}
+
+impl Msg {
+    pub(crate) fn new(to: Addr, subject: impl Into<ByteString>, contents: Contents) -> Self {
+        Self {
+            to,
+            from: Addr::default(),
+            subject: subject.into(),
+            id: None,
+            reply_to: None,
+            contents,
+            meta: Encoded::empty_struct(),
+            duty: None,
+        }
+    }
+
+    /// What the message is about: an agreed word such as `"ADD_ONE"`.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Where an answer goes; [null](Addr::is_null) if nobody can be answered.
+    #[must_use]
+    pub fn from(&self) -> &Addr {
+        &self.from
+    }
+
+    /// Where the message was sent.
+    #[must_use]
+    pub fn to(&self) -> &Addr {
+        &self.to
+    }
+
+    /// The sender's number for the message, from 1 up per connection.
+    #[must_use]
+    pub fn id(&self) -> Option<i64> {
+        self.id
+    }
+
+    /// The id of the message that this one answers.
+    #[must_use]
+    pub fn reply_to(&self) -> Option<i64> {
+        self.reply_to
+    }
+
+    /// Whether this answers a message. An agent sees only answers that no request waits for.
+    #[must_use]
+    pub fn is_reply(&self) -> bool {
+        self.reply_to.is_some()
+    }
+
+    /// A copy of the contents as a `T`.
+    ///
+    /// # Errors
+    ///
+    /// When they are something else, naming both.
+    pub fn contents<T: DeserializeOwned + Clone + 'static>(&self) -> Result<T, ContentsError> {
+        self.contents.get()
+    }
+
+    /// The contents as a `T`, moved out; null is left. No copy is made of a `T` from the same process.
+    ///
+    /// # Errors
+    ///
+    /// When they are something else, naming both; they stay.
+    pub fn take_contents<T: DeserializeOwned + 'static>(&mut self) -> Result<T, ContentsError> {
+        let contents = std::mem::replace(&mut self.contents, Contents::null());
+        contents.take().map_err(|(error, contents)| {
+            self.contents = contents;
+            error
+        })
+    }
+
+    /// The contents as they are, to look at as an [`Element`](crate::Element) or to be passed on unchanged.
+    #[must_use]
+    pub fn into_raw(mut self) -> (Contents, Handled) {
+        let contents = std::mem::replace(&mut self.contents, Contents::null());
+        (contents, self.handled())
+    }
+
+    /// The contents as they are.
+    #[must_use]
+    pub fn raw(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Side data of the message.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a `T`, naming both.
+    pub fn meta<T: DeserializeOwned>(&self) -> Result<T, ContentsError> {
+        let wrong = |error: wire::DecodeError| ContentsError { asked: std::any::type_name::<T>(), problem: error.to_string() };
+        wire::decode(&self.meta).map_err(wrong)
+    }
+
+    /// What was not delivered, if this message reports that.
+    #[must_use]
+    pub fn not_delivered(&self) -> Option<NotDelivered> {
+        if self.subject != subject::MSG_NOT_DELIVERED {
+            return None;
+        }
+        let report = self.meta().unwrap_or(Report { reason: Reason::Unstated, place: String::new() });
+        let to = self.contents().unwrap_or_default();
+        Some(NotDelivered { to, subject: String::new(), reason: report.reason, place: report.place })
+    }
+
+    /// Answers with what `f` makes of the contents. Contents of another type are answered with `DOES_NOT_UNDERSTAND`, naming both types.
+    pub fn answer<T, R>(mut self, f: impl FnOnce(T) -> R) -> Handled
+    where
+        T: DeserializeOwned + 'static,
+        R: IntoContents,
+    {
+        match self.take_contents() {
+            Ok(contents) => self.reply(f(contents)),
+            Err(error) => self.refuse(&error.to_string()),
+        }
+    }
+
+    /// Answers under the same subject.
+    pub fn reply(self, contents: impl IntoContents) -> Handled {
+        let subject = self.subject.clone();
+        self.reply_as(subject, contents)
+    }
+
+    /// Answers under another subject, which the requester must have named as acceptable.
+    pub fn reply_as(self, subject: impl Into<ByteString>, contents: impl IntoContents) -> Handled {
+        let reply = self.reply_msg(subject.into(), contents.into_contents());
+        self.finish_with(reply)
+    }
+
+    /// Answers `DOES_NOT_UNDERSTAND`: contents are the subject, `meta` holds `reason`.
+    pub fn refuse(self, reason: &str) -> Handled {
+        #[derive(Serialize)]
+        struct Refusal<'a> {
+            reason: &'a str,
+        }
+        let subject = self.subject.clone();
+        let mut reply = self.reply_msg(ByteString::from_static(subject::DOES_NOT_UNDERSTAND), subject.to_string().into_contents());
+        reply.meta = wire::encode(&Refusal { reason }).unwrap_or_else(|_| Encoded::empty_struct());
+        self.finish_with(reply)
+    }
+
+    /// Ends the message without an answer.
+    pub fn handled(mut self) -> Handled {
+        self.duty = None;
+        Handled(())
+    }
+
+    /// Leaves the message to the standard answers: PING is answered; an answer that nobody waits for and a failure report are dropped; SHUTDOWN
+    /// stops the router if the agent allows it; anything else is answered with `DOES_NOT_UNDERSTAND`.
+    pub fn unhandled(self) -> Handled {
+        let Some(port) = self.duty.as_ref().map(|duty| duty.0.clone()) else { return Handled(()) };
+        if self.is_reply() || self.subject == subject::MSG_NOT_DELIVERED {
+            port.count_stray(&self);
+            return self.handled();
+        }
+        match &*self.subject {
+            subject::PING => self.reply(()),
+            subject::SHUTDOWN if port.allows_shutdown() => {
+                port.shut_down();
+                self.handled()
+            }
+            _ => self.refuse("no handler for this subject"),
+        }
+    }
+
+    /// Lets the handler return now and the message be dealt with afterwards. Dropped instead, it reports to its sender as if the agent had stopped.
+    pub fn later(self) -> (Handled, Msg) {
+        (Handled(()), self)
+    }
+
+    /// Puts the message into a receiver's care.
+    pub(crate) fn charge(&mut self, port: Arc<Port>) {
+        self.duty = Some(Duty(port));
+    }
+
+    /// Takes the message out of its receiver's care: somebody else reports.
+    pub(crate) fn discharge(&mut self) {
+        self.duty = None;
+    }
+
+    /// The report that this message was not delivered; none if nobody can be told, or if this is such a report itself.
+    pub(crate) fn undelivered(&self, reason: Reason, place: String) -> Option<Msg> {
+        if self.from.is_null() || self.subject == subject::MSG_NOT_DELIVERED {
+            return None;
+        }
+        let mut report = Msg::new(self.from.clone(), ByteString::from_static(subject::MSG_NOT_DELIVERED), self.to.clone().into_contents());
+        report.reply_to = self.id;
+        report.meta = wire::encode(&Report { reason, place }).unwrap_or_else(|_| Encoded::empty_struct());
+        Some(report)
+    }
+
+    fn reply_msg(&self, subject: ByteString, contents: Contents) -> Msg {
+        let mut reply = Msg::new(self.from.clone(), subject, contents);
+        // A Python directory compares the text by which it addressed us with the text in the answer.
+        reply.from.net.clone_from(&self.to.net);
+        reply.reply_to = self.id;
+        reply
+    }
+
+    fn finish_with(mut self, reply: Msg) -> Handled {
+        if let Some(Duty(port)) = self.duty.take().as_ref() {
+            port.answer(reply);
+        }
+        Handled(())
+    }
+}
+
+impl Drop for Msg {
+    fn drop(&mut self) {
+        if let Some(duty) = self.duty.take() {
+            let reason = if std::thread::panicking() { Reason::AgentPanicked } else { Reason::AgentStopped };
+            duty.0.abandoned(self, reason);
+        }
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl fmt::Debug for Msg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {} -> {}", &*self.subject, self.from, self.to)?;
+        if let Some(id) = self.id {
+            write!(f, " id {id}")?;
+        }
+        if let Some(id) = self.reply_to {
+            write!(f, " answers {id}")?;
+        }
+        write!(f, " carrying {:?}", self.contents)
+    }
+}

@@ -1,0 +1,97 @@
+//! The transport actor: it carries the sockets' events into the agents' mailboxes, and moves the links' clocks.
+//!
+//! What sockets receive is put into mailboxes by the socket library's own threads, through the [`Switch`]: one hand-over instead of two. What takes time or waits for
+//! time (listening, ticking, closing down) is this actor's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+
+use crate::addr::Endpoint;
+use crate::router::switch::Switch;
+use crate::transport::{ListenError, Transport};
+
+/// How long a Python router is given to read our hello before its connection ends. Default 300 ms: one that reads it later ends its
+/// main loop.
+const LINGER: Duration = Duration::from_millis(300);
+/// Pause between looks at whether everything has been sent. Default 2 ms.
+const LOOK: Duration = Duration::from_millis(2);
+
+pub(crate) struct Bridge {
+    switch: Arc<Switch>,
+    transport: Arc<dyn Transport>,
+}
+
+impl Bridge {
+    /// Makes the transport whose events go to the switch, and starts.
+    pub(crate) fn start(switch: &Arc<Switch>, make: impl FnOnce(crate::transport::EventSink) -> Arc<dyn Transport>) -> actix::Addr<Self> {
+        let events = switch.clone();
+        let transport = make(Arc::new(move |event| events.happened(event)));
+        switch.use_transport(transport.clone());
+        Self { switch: switch.clone(), transport }.start()
+    }
+}
+
+impl Actor for Bridge {
+    type Context = Context<Self>;
+
+    /// Ticks the links whenever one of them is due.
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let switch = self.switch.clone();
+        let clock = async move {
+            loop {
+                let rearmed = switch.rearmed.notified();
+                match switch.next_timer() {
+                    Some(at) => {
+                        // Either the time has come or an earlier one was set: both are looked at next.
+                        let _ = tokio::time::timeout_at(at.into(), rearmed).await;
+                    }
+                    None => rearmed.await,
+                }
+                switch.tick(Instant::now());
+            }
+        };
+        ctx.spawn(clock.into_actor(self));
+    }
+}
+
+/// Accept connections at an endpoint.
+#[derive(actix::Message)]
+#[rtype(result = "Result<Endpoint, ListenError>")]
+pub(crate) struct Listen(pub(crate) Endpoint);
+
+impl Handler<Listen> for Bridge {
+    type Result = Result<Endpoint, ListenError>;
+
+    fn handle(&mut self, Listen(at): Listen, _: &mut Context<Self>) -> Self::Result {
+        let bound = self.transport.listen(&at)?;
+        tracing::debug!(%bound, "listening");
+        self.switch.listens_at(bound.clone());
+        Ok(bound)
+    }
+}
+
+/// Send what is waiting, for at most so long, and end every connection.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct CloseDown(pub(crate) Duration);
+
+impl Handler<CloseDown> for Bridge {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, CloseDown(limit): CloseDown, _: &mut Context<Self>) -> ResponseFuture<()> {
+        let (switch, transport) = (self.switch.clone(), self.transport.clone());
+        Box::pin(async move {
+            let deadline = Instant::now() + limit;
+            while !switch.is_drained(LINGER) && Instant::now() < deadline {
+                tokio::time::sleep(LOOK).await;
+            }
+            let left = deadline.saturating_duration_since(Instant::now()).max(LINGER);
+            let closing = tokio::task::spawn_blocking(move || transport.shutdown(left));
+            if closing.await.is_err() {
+                tracing::error!("the transport panicked while it closed");
+            }
+        })
+    }
+}

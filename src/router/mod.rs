@@ -1,0 +1,321 @@
+//! The router: where connections live, and the one thing a program starts.
+
+pub(crate) mod bridge;
+pub(crate) mod counters;
+pub(crate) mod names;
+pub(crate) mod switch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+
+use crate::addr::{Addr, Endpoint, Scheme};
+use crate::agent::{self, Agent, Spawned, Supervised};
+use crate::config::Limits;
+use crate::connection::Connection;
+use crate::directory::{self, Directory};
+use crate::error::StartError;
+use crate::transport::{EventSink, ListenError, Options, Transport, nng::NngTransport};
+use bridge::{Bridge, CloseDown, Listen};
+pub use counters::Stats;
+pub use names::Mode;
+use switch::{Stage, Switch, random};
+
+/// Router endpoints tried, from the process id up. Default 1,000: as the reference.
+const ENDPOINTS_TRIED: u32 = 1000;
+/// The folder of ipc endpoints. Default `/tmp`: as the reference.
+const FOLDER: &str = "/tmp";
+/// The environment variable that names another folder, for programs that do not say one themselves.
+pub const FOLDER_VARIABLE: &str = "VLM_FOLDER";
+/// The file name of the hub of a machine.
+const HUB: &str = "hub_1";
+
+/// A running router; cheap to clone. It runs until [`shutdown`](Router::shutdown) or the end of its actix System, also when every clone is dropped.
+#[derive(Clone)]
+pub struct Router {
+    switch: Arc<Switch>,
+    actor: actix::Addr<RouterActor>,
+}
+
+/// A router to be started. Its methods say where it listens and which hubs it joins; every one has a default.
+#[must_use = "a router runs after start()"]
+pub struct RouterBuilder {
+    mode: Mode,
+    folder: PathBuf,
+    hub: Option<String>,
+    listen: Vec<Endpoint>,
+    hubs: Vec<Endpoint>,
+    vnets: Vec<String>,
+    limits: Limits,
+    transport: Option<Box<dyn FnOnce(EventSink) -> Arc<dyn Transport>>>,
+}
+
+impl Router {
+    /// A router for agents of this process alone: no sockets.
+    pub fn local() -> RouterBuilder {
+        RouterBuilder::new(Mode::Local)
+    }
+
+    /// A router that reaches others of the machine over unix sockets, and joins (or is) the machine's hub.
+    pub fn machine() -> RouterBuilder {
+        RouterBuilder::new(Mode::Machine)
+    }
+
+    /// A router that also reaches others over TCP.
+    pub fn network() -> RouterBuilder {
+        RouterBuilder::new(Mode::Network)
+    }
+
+    /// A connection without an agent, to send from and to await answers at.
+    #[must_use]
+    pub fn connect(&self) -> Connection {
+        let (port, reports) = self.switch.open_port();
+        Connection::without_agent(port, reports)
+    }
+
+    /// Starts an agent on the present thread. It is never restarted.
+    pub fn spawn<A: Agent>(&self, agent: A) -> Spawned<A> {
+        agent::spawn(self.switch.open_port().0, agent)
+    }
+
+    /// Makes and starts an agent on the thread of another arbiter. It is never restarted.
+    pub fn spawn_on<A: Agent>(&self, arbiter: &actix::ArbiterHandle, make: impl FnOnce() -> A + Send + 'static) -> Spawned<A> {
+        agent::spawn_on(self.switch.open_port().0, arbiter, make)
+    }
+
+    /// Starts an agent on the present thread, and another in its place, at the same address, when it panics: three times a minute at most.
+    pub fn spawn_supervised<A: Agent>(&self, make: impl FnMut() -> A + 'static) -> Supervised {
+        agent::spawn_supervised(self.switch.open_port().0, make)
+    }
+
+    /// Every endpoint that this router listens at: its own first.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.switch.endpoints()
+    }
+
+    /// The address of connection `number` of this router, as the network knows it.
+    #[must_use]
+    pub fn net_addr(&self, number: u64) -> Addr {
+        Addr { net: self.switch.net_endpoint(), ..self.switch.own_addr(number) }
+    }
+
+    /// What has been counted since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.switch.counters.read()
+    }
+
+    /// Refuses new messages, sends what is waiting for at most [`Limits::shutdown`], tells the senders of the rest, stops every agent and ends every connection.
+    pub async fn shutdown(&self) {
+        if self.actor.send(Shutdown).await.is_err() {
+            tracing::debug!("the router had been stopped");
+        }
+    }
+
+    /// Waits until somebody has shut the router down.
+    pub async fn stopped(&self) {
+        let mut ended = self.switch.ended();
+        // An error means that the router is no more, which is what was waited for.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl RouterBuilder {
+    fn new(mode: Mode) -> Self {
+        let folder = std::env::var_os(FOLDER_VARIABLE).map_or_else(|| PathBuf::from(FOLDER), PathBuf::from);
+        Self {
+            mode,
+            folder,
+            hub: Some(HUB.into()),
+            listen: Vec::new(),
+            hubs: Vec::new(),
+            vnets: Vec::new(),
+            limits: Limits::default(),
+            transport: None,
+        }
+    }
+
+    /// The folder of this router's ipc endpoint, and of the machine's hub. Default: the environment variable `VLM_FOLDER`, else `/tmp` as the
+    /// reference. Routers of different folders do not find each other, and where only one user may enter it nobody else gets in.
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = folder.into();
+        self
+    }
+
+    /// The name of the machine's hub: a file name in the folder. Default `hub_1`. This router is the hub if nobody else is, and joins it otherwise.
+    pub fn hub(mut self, name: impl Into<String>) -> Self {
+        self.hub = Some(name.into());
+        self
+    }
+
+    /// No hub on the machine: other routers are found through hubs named with [`join`](Self::join) alone.
+    pub fn without_hub(mut self) -> Self {
+        self.hub = None;
+        self
+    }
+
+    /// Listens at this endpoint too: `tcp://127.0.0.1:30001`, port 0 for any, or a further `ipc://` path.
+    pub fn listen(mut self, at: impl Into<Endpoint>) -> Self {
+        self.listen.push(at.into());
+        self
+    }
+
+    /// Joins the hub at this endpoint, now or as soon as it is there.
+    pub fn join(mut self, hub: impl Into<Endpoint>) -> Self {
+        self.hubs.push(hub.into());
+        self
+    }
+
+    /// Takes part in a virtual network: entries in it are shared over TCP.
+    pub fn vnet(mut self, name: impl Into<String>) -> Self {
+        self.vnets.push(name.into());
+        self
+    }
+
+    /// Other limits than the defaults.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Another transport than nng.
+    #[doc(hidden)]
+    pub fn transport(mut self, make: impl FnOnce(EventSink) -> Arc<dyn Transport> + 'static) -> Self {
+        self.transport = Some(Box::new(make));
+        self
+    }
+
+    /// Starts the router in the present actix System.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Listen`] when an endpoint cannot be listened at, [`StartError::NoFreeEndpoint`] when the folder is full of routers,
+    /// [`StartError::Options`] when a tcp endpoint is named without network mode.
+    pub async fn start(self) -> Result<Router, StartError> {
+        self.check()?;
+        let switch = Switch::new(self.mode, self.limits.clone(), random());
+        let hub = self.hub.as_ref().filter(|_| self.mode != Mode::Local).map(|name| self.endpoint(name));
+        let (listen, hubs, vnets) = (self.listen.clone(), self.hubs.clone(), self.vnets.clone());
+        let bridge = if self.mode == Mode::Local { None } else { Some(self.bridge(&switch).await?) };
+        if let Some(bridge) = &bridge {
+            for at in listen {
+                started(bridge.send(Listen(at)).await)?;
+            }
+        }
+        let home = Addr { net: switch.net_endpoint(), ..switch.own_addr(0) };
+        switch.board.belongs_to(Addr { connection: None, ..home }, switch.incarnation(), vnets);
+        for hub in hubs {
+            switch.board.join(hub);
+        }
+        let router = Router { switch: switch.clone(), actor: RouterActor { switch: switch.clone(), bridge }.start() };
+        let directory = agent::spawn(switch.open_port().0, Directory::new(hub));
+        debug_assert_eq!(directory.addr().connection, Some(crate::addr::DIRECTORY));
+        Ok(router)
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        let mut endpoints = self.listen.iter().chain(&self.hubs);
+        let refused = match self.mode {
+            Mode::Local => endpoints.next(),
+            Mode::Machine => endpoints.find(|endpoint| directory::is_network(endpoint)),
+            Mode::Network => None,
+        };
+        match refused {
+            Some(endpoint) => Err(StartError::Options(format!("{endpoint} needs Router::{}()", if self.mode == Mode::Local { "machine() or network" } else { "network" }))),
+            None => Ok(()),
+        }
+    }
+
+    fn endpoint(&self, name: &str) -> Endpoint {
+        Endpoint::from(format!("{}://{}", "ipc", self.folder.join(name).display()))
+    }
+
+    /// Starts the transport, and listens at the first free router endpoint.
+    async fn bridge(mut self, switch: &Arc<Switch>) -> Result<actix::Addr<Bridge>, StartError> {
+        let options = Options { max_frame: self.limits.message + (1 << 20), dial_limit: self.limits.connect, ..Options::default() };
+        let make = self.transport.take().unwrap_or_else(|| Box::new(move |sink| NngTransport::start(sink, options)));
+        let bridge = Bridge::start(switch, make);
+        let pid = std::process::id();
+        for number in pid..pid.saturating_add(ENDPOINTS_TRIED) {
+            match started(bridge.send(Listen(self.endpoint(&format!("router_{number}")))).await) {
+                Ok(_) => return Ok(bridge),
+                Err(StartError::Listen(ListenError::InUse { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StartError::NoFreeEndpoint { first: self.endpoint(&format!("router_{pid}")), tried: ENDPOINTS_TRIED })
+    }
+}
+
+/// The transport actor's answer; it does not end before its router.
+fn started(answer: Result<Result<Endpoint, ListenError>, actix::MailboxError>) -> Result<Endpoint, StartError> {
+    match answer {
+        Ok(bound) => Ok(bound?),
+        Err(error) => Err(StartError::Options(format!("the transport actor ended: {error}"))),
+    }
+}
+
+/// The actor that ends a router in order.
+struct RouterActor {
+    switch: Arc<Switch>,
+    bridge: Option<actix::Addr<Bridge>>,
+}
+
+impl Actor for RouterActor {
+    type Context = Context<Self>;
+
+    /// An agent may be told to shut the router down.
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let (switch, me) = (self.switch.clone(), ctx.address());
+        let asked = async move {
+            switch.shutdown_asked.notified().await;
+            // If this actor has ended, so has the router.
+            let _ = me.send(Shutdown).await;
+        };
+        ctx.spawn(asked.into_actor(self));
+    }
+}
+
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Shutdown;
+
+/// A program, or an agent on behalf of a message, ends the router.
+impl Handler<Shutdown> for RouterActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> ResponseFuture<()> {
+        let (switch, bridge) = (self.switch.clone(), self.bridge.clone());
+        Box::pin(async move {
+            if switch.stage() != Stage::Running {
+                return;
+            }
+            switch.board.goodbye();
+            // The directory's agent sends the goodbye: it is given a turn before nothing is taken any more.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            switch.enter_stage(Stage::Draining);
+            if let Some(bridge) = bridge
+                && bridge.send(CloseDown(switch.limits.shutdown)).await.is_err()
+            {
+                tracing::error!("the transport actor ended before its router");
+            }
+            switch.stop();
+        })
+    }
+}
+
+/// Endpoints of the network need network mode.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix::test]
+    async fn a_tcp_endpoint_needs_a_network_router() {
+        let error = Router::machine().listen("tcp://127.0.0.1:0").start().await.err().unwrap();
+        assert_eq!(error.to_string(), "tcp://127.0.0.1:0 needs Router::network()");
+        assert_eq!(Endpoint::from("tcp://127.0.0.1:0").scheme(), Scheme::Tcp);
+    }
+}
