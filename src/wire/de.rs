@@ -150,7 +150,7 @@ impl<'de, 's> Decoder<'de, 's> {
 
     /// Refuses to go into a container that is too deep.
     fn enter(&self) -> Result<(), Error> {
-        if self.depth >= MAX_DEPTH {
+        if self.depth > MAX_DEPTH {
             return Err(de::Error::custom(format_args!(
                 "nested deeper than {MAX_DEPTH} levels"
             )));

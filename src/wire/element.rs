@@ -49,7 +49,7 @@ pub enum TextError {
 ///
 /// [`EncodeError::TooDeep`], and [`EncodeError::Custom`] for an element that only looks like a value, such as a symbol table.
 pub fn encode_element(element: &Element) -> Result<Encoded, EncodeError> {
-    if depth_of(element) > MAX_DEPTH {
+    if is_too_deep(element) {
         return Err(EncodeError::TooDeep);
     }
     let stream = element
@@ -71,27 +71,23 @@ fn only_value(stream: &Bytes) -> Result<Encoded, Fault> {
     }
 }
 
-/// How many containers the deepest value is in, itself included; looks no deeper than needed to refuse.
-fn depth_of(element: &Element) -> usize {
-    let mut waiting = vec![(element, 1)];
-    let mut deepest = 0;
+/// Whether a container is in more than [`MAX_DEPTH`] others; looks no deeper than that.
+fn is_too_deep(element: &Element) -> bool {
+    let mut waiting = vec![(element, 0)];
     while let Some((element, depth)) = waiting.pop() {
-        if depth > MAX_DEPTH + 1 {
-            return depth;
-        }
         let inside = depth + 1;
         match element.value() {
+            Value::List(_) | Value::SExp(_) | Value::Struct(_) if depth > MAX_DEPTH => return true,
             Value::List(items) | Value::SExp(items) => {
-                waiting.extend(items.iter().map(|item| (item, inside)))
+                waiting.extend(items.iter().map(|item| (item, inside)));
             }
             Value::Struct(fields) => {
                 waiting.extend(fields.iter().map(|(_, value)| (value, inside)))
             }
-            _ => continue,
+            _ => {}
         }
-        deepest = deepest.max(depth);
     }
-    deepest
+    false
 }
 
 /// Decodes a value as an Ion element: any type, ints of any size, annotations and symbols kept.
@@ -135,7 +131,7 @@ pub fn text_to_element(text: &str) -> Result<Element, TextError> {
     if text.len() > MAX_TEXT {
         return Err(TextError::TooLong { len: text.len() });
     }
-    if depth_of_text(text) > MAX_DEPTH {
+    if depth_of_text(text) > MAX_DEPTH + 1 {
         return Err(TextError::TooDeep);
     }
     let text = text.to_owned();
@@ -158,7 +154,7 @@ fn on_a_stack_of_its_own<T: Send + 'static>(
 ///
 /// [`EncodeError::TooDeep`], and [`EncodeError::Custom`] for an element that has no text.
 pub fn element_to_text(element: &Element) -> Result<String, EncodeError> {
-    if depth_of(element) > MAX_DEPTH {
+    if is_too_deep(element) {
         return Err(EncodeError::TooDeep);
     }
     let text = element.encode_as(ion_rs::v1_0::Text.with_format(ion_rs::TextFormat::Compact));
@@ -312,7 +308,7 @@ mod tests {
                 ion_rs::ion_list![inner].into()
             })
         };
-        assert!(decode_element(&encode_element(&nested(200)).unwrap()).is_ok());
-        assert_eq!(encode_element(&nested(201)), Err(EncodeError::TooDeep));
+        assert!(decode_element(&encode_element(&nested(201)).unwrap()).is_ok());
+        assert_eq!(encode_element(&nested(202)), Err(EncodeError::TooDeep));
     }
 }

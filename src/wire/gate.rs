@@ -369,7 +369,7 @@ impl<'r, 'a> Walk<'r, 'a> {
                 self.field_name()?;
             }
             let Some(inner) = self.one()? else { continue };
-            if stack.len() + 2 > max_depth {
+            if stack.len() + 1 > max_depth {
                 return Err(self.too_deep(at));
             }
             stack.push(level);
@@ -631,13 +631,13 @@ mod tests {
             }
             plain(&bytes)
         };
-        assert!(check(&nested(150), Profile::Compat, "c").is_ok());
-        let refused = check(&nested(151), Profile::Compat, "c").unwrap_err();
+        assert!(check(&nested(151), Profile::Compat, "c").is_ok());
+        let refused = check(&nested(152), Profile::Compat, "c").unwrap_err();
         assert_eq!(refused.kind, RefusedKind::Limit);
         assert!(refused.path.starts_with("c[0][0]") && refused.path.len() < 210);
-        assert!(check(&nested(200), Profile::Rust, "c").is_ok());
+        assert!(check(&nested(201), Profile::Rust, "c").is_ok());
         assert_eq!(
-            check(&nested(201), Profile::Rust, "c").unwrap_err().kind,
+            check(&nested(202), Profile::Rust, "c").unwrap_err().kind,
             RefusedKind::Limit
         );
     }

@@ -38,12 +38,12 @@ pub use ser::{EncodeError, encode};
 /// The schema of a frame that holds one message; frames of another schema are something else.
 pub const MESSAGE_SCHEMA: &str = "1";
 
-/// Levels of lists, structs and s-expressions within one value. Default and only value: 200.
+/// How many containers a list, struct or s-expression may be in, within one value. Default and only value: 200.
 ///
 /// Readers that recurse need about a kilobyte of stack a level: 200 levels fit any thread, and Python reads 200 but not 500.
 pub const MAX_DEPTH: usize = 200;
 
-/// Levels for a value that Python shall read. Default and only value: 150.
+/// The same for a value that Python shall read. Default and only value: 150.
 ///
 /// Python's own limit is that of its stack at the moment of reading; 150 passed in every place it was tried.
 pub const MAX_DEPTH_COMPAT: usize = 150;

@@ -93,7 +93,7 @@ impl Encoder {
     }
 
     fn open(&mut self, container: Container) -> Result<usize, EncodeError> {
-        if self.depth == MAX_DEPTH {
+        if self.depth > MAX_DEPTH {
             return Err(EncodeError::TooDeep);
         }
         self.depth += 1;
