@@ -1,0 +1,227 @@
+//! Tells a pipe's events in order and one at a time, whatever threads they come from.
+//!
+//! Frames that come before `Opened` could be told are held; after the last event nothing is told. No lock is held while the
+//! sink runs, so it may call back into the transport: what that adds to the lane is told after it returned.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::transport::{Event, EventSink};
+
+thread_local! {
+    // How many sink calls of this thread are under way, so that a shutdown from within a sink does not wait for itself.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The sink, until it is shut.
+pub(super) struct Outlet {
+    sink: EventSink,
+    shut: AtomicBool,
+    running: AtomicUsize,
+}
+
+/// One pipe's events.
+pub(super) struct Lane {
+    outlet: Arc<Outlet>,
+    state: Mutex<State>,
+}
+
+struct State {
+    queue: VecDeque<Event>,
+    stage: Stage,
+    telling: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Held,
+    Open,
+    Over,
+}
+
+impl Outlet {
+    pub(super) fn new(sink: EventSink) -> Self {
+        Self {
+            sink,
+            shut: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+        }
+    }
+
+    /// Lets nothing through from now on, and waits up to `limit` for what is being told on other threads.
+    pub(super) fn shut(&self, limit: Duration) {
+        self.shut.store(true, Ordering::SeqCst);
+        let own = DEPTH.get();
+        let end = Instant::now() + limit;
+        while self.running.load(Ordering::SeqCst) > own && Instant::now() < end {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // Entered also when the sink unwinds: a count that stayed up would stall every shutdown.
+        struct Entered<'a>(&'a AtomicUsize);
+        impl Drop for Entered<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+                DEPTH.set(DEPTH.get() - 1);
+            }
+        }
+        self.running.fetch_add(1, Ordering::SeqCst);
+        DEPTH.set(DEPTH.get() + 1);
+        let _entered = Entered(&self.running);
+        if !self.shut.load(Ordering::SeqCst) {
+            (self.sink)(event);
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn new(outlet: Arc<Outlet>) -> Self {
+        Self {
+            outlet,
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                stage: Stage::Held,
+                telling: false,
+            }),
+        }
+    }
+
+    /// Tells `opened`, then what was held. Does nothing if it is open or over.
+    pub(super) fn open(&self, opened: Event) {
+        let mut state = self.state.lock();
+        if state.stage != Stage::Held {
+            return;
+        }
+        state.stage = Stage::Open;
+        state.queue.push_front(opened);
+        drop(state);
+        self.drain();
+    }
+
+    /// Tells an event in its turn.
+    pub(super) fn tell(&self, event: Event) {
+        let mut state = self.state.lock();
+        if state.stage == Stage::Over {
+            return;
+        }
+        state.queue.push_back(event);
+        drop(state);
+        self.drain();
+    }
+
+    /// Tells the last event, made by `last` from whether `Opened` came before it; `None` ends in silence. What was held is dropped.
+    /// Says whether this call ended it.
+    pub(super) fn end(&self, last: impl FnOnce(bool) -> Option<Event>) -> bool {
+        let mut state = self.state.lock();
+        if state.stage == Stage::Over {
+            return false;
+        }
+        let opened = state.stage == Stage::Open;
+        if !opened {
+            state.queue.clear();
+        }
+        state.stage = Stage::Over;
+        state.queue.extend(last(opened));
+        drop(state);
+        self.drain();
+        true
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().stage == Stage::Over
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.state.lock().stage == Stage::Held
+    }
+
+    fn drain(&self) {
+        // The turn is given back also when the sink unwinds, else the lane would be silent for ever.
+        struct Turn<'a>(&'a Lane);
+        impl Drop for Turn<'_> {
+            fn drop(&mut self) {
+                self.0.state.lock().telling = false;
+            }
+        }
+        loop {
+            let mut state = self.state.lock();
+            if state.telling || state.stage == Stage::Held {
+                return;
+            }
+            let Some(event) = state.queue.pop_front() else {
+                return;
+            };
+            state.telling = true;
+            drop(state);
+            let _turn = Turn(self);
+            self.outlet.tell(event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{Origin, PipeId};
+    use bytes::Bytes;
+
+    const PIPE: PipeId = PipeId(1);
+
+    fn opened() -> Event {
+        Event::Opened {
+            pipe: PIPE,
+            origin: Origin::Accepted(None),
+            local: None,
+            remote: None,
+            pid: None,
+        }
+    }
+
+    fn frame() -> Event {
+        Event::Received {
+            pipe: PIPE,
+            frame: Bytes::from_static(b"x"),
+        }
+    }
+
+    fn lane() -> (Lane, Arc<Mutex<Vec<Event>>>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let seen = told.clone();
+        let outlet = Outlet::new(Arc::new(move |event| seen.lock().push(event)));
+        (Lane::new(Arc::new(outlet)), told)
+    }
+
+    #[test]
+    fn frames_before_opened_are_told_after_it() {
+        let (lane, told) = lane();
+        lane.tell(frame());
+        assert!(told.lock().is_empty());
+        lane.open(opened());
+        assert_eq!(*told.lock(), [opened(), frame()]);
+    }
+
+    #[test]
+    fn nothing_is_told_after_the_last_event() {
+        let (lane, told) = lane();
+        lane.open(opened());
+        assert!(lane.end(|_| Some(Event::Closed { pipe: PIPE })));
+        assert!(!lane.end(|_| Some(Event::Closed { pipe: PIPE })));
+        lane.tell(frame());
+        assert_eq!(*told.lock(), [opened(), Event::Closed { pipe: PIPE }]);
+    }
+
+    #[test]
+    fn a_shut_outlet_tells_nothing() {
+        let (lane, told) = lane();
+        lane.outlet.shut(Duration::ZERO);
+        lane.open(opened());
+        assert!(told.lock().is_empty());
+    }
+}

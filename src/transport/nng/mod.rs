@@ -1,0 +1,339 @@
+//! The transport over nng Pair1, ipc and tcp.
+
+mod accepted;
+mod claim;
+mod closing;
+mod dialed;
+mod lane;
+mod owner;
+mod sys;
+mod workers;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Once, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use self::accepted::{Accepted, Hall};
+use self::claim::Claim;
+use self::dialed::Dialed;
+use self::lane::{Lane, Outlet};
+use self::owner::{Note, Owner};
+use self::sys::{Code, RawPipe};
+use super::{DialError, EventSink, ListenError, Options, PipeId, SendError, Transport};
+use crate::addr::{Endpoint, Scheme};
+
+/// Bytes that Pair1 puts before each frame and that nng counts against the limit of received messages.
+const PAIR1_HEADER: usize = 4;
+/// How long a shutdown waits for the closing itself, which takes milliseconds.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Sockets of this process, over nng.
+pub struct NngTransport {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Options,
+    outlet: Arc<Outlet>,
+    notes: Sender<Note>,
+    hall: Hall,
+    pipes: RwLock<HashMap<PipeId, Pipe>>,
+    claims: Mutex<Vec<Claim>>,
+    next: AtomicU64,
+    over: AtomicBool,
+}
+
+#[derive(Clone)]
+enum Pipe {
+    Dialed(Arc<Dialed>),
+    Accepted(Arc<Accepted>),
+}
+
+/// The version of the nng C library that is linked, as `1.12.4`.
+#[must_use]
+pub fn library_version() -> String {
+    sys::version()
+}
+
+/// How many closes of this process wait or run; 0 when all is in order and nothing was closed within the last milliseconds.
+#[must_use]
+pub fn closing_backlog() -> usize {
+    closing::backlog()
+}
+
+/// Whether a close hangs, which is also reported as an error: sockets closed since then stay open.
+#[must_use]
+pub fn is_closing_stuck() -> bool {
+    closing::is_stuck()
+}
+
+impl NngTransport {
+    /// Starts one; what happens is told to `sink` from threads of nng's and of its own.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory, descriptors or threads left.
+    pub fn new(sink: EventSink, options: Options) -> io::Result<Self> {
+        raise_descriptor_limit();
+        let link = Arc::new(OnceLock::new());
+        let receive_limit = options.max_frame.saturating_add(PAIR1_HEADER);
+        let hall = Hall::open(link.clone(), receive_limit).map_err(system_error)?;
+        let (notes, inbox) = channel();
+        let shared = Arc::new(Shared {
+            options,
+            outlet: Arc::new(Outlet::new(sink)),
+            notes,
+            hall,
+            pipes: RwLock::default(),
+            claims: Mutex::default(),
+            next: AtomicU64::new(1),
+            over: AtomicBool::new(false),
+        });
+        link.get_or_init(|| Arc::downgrade(&shared));
+        let owner = Owner::new(shared.clone());
+        std::thread::Builder::new()
+            .name("vlm-nng".into())
+            .spawn(move || owner.run(&inbox))?;
+        Hall::receive(&shared).map_err(system_error)?;
+        Ok(Self { shared })
+    }
+
+    fn end(&self, limit: Instant, done: Option<Sender<()>>) -> bool {
+        if self.shared.over.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        self.shared.note(Note::Shutdown(limit, done));
+        true
+    }
+}
+
+/// Closes all, without waiting for it.
+impl Drop for NngTransport {
+    fn drop(&mut self) {
+        self.shared.outlet.shut(Duration::ZERO);
+        self.end(Instant::now(), None);
+    }
+}
+
+impl Transport for NngTransport {
+    fn listen(&self, at: &Endpoint) -> Result<Endpoint, ListenError> {
+        if self.shared.over.load(Ordering::SeqCst) {
+            return Err(invalid(at, "the transport was shut down"));
+        }
+        match at.scheme() {
+            Scheme::Ipc => self.shared.listen_ipc(at),
+            Scheme::Tcp => self.shared.listen_tcp(at),
+            Scheme::Unknown => Err(invalid(at, "an endpoint begins with ipc:// or tcp://")),
+        }
+    }
+
+    fn dial(&self, to: &Endpoint) -> PipeId {
+        let id = self.shared.new_id();
+        let lane = Lane::new(self.shared.outlet.clone());
+        let pipe = Arc::new(Dialed::new(id, to.clone(), lane));
+        let entry = Pipe::Dialed(pipe.clone());
+        self.shared.pipes.write().insert(id, entry);
+        self.shared.note(Note::DialBegun(pipe));
+        id
+    }
+
+    fn send(&self, pipe: PipeId, frame: Bytes) -> Result<(), SendError> {
+        let found = self.shared.pipes.read().get(&pipe).cloned();
+        match found {
+            _ if self.shared.over.load(Ordering::SeqCst) => Err(SendError::Gone(frame)),
+            Some(Pipe::Dialed(pipe)) => pipe.send(frame),
+            Some(Pipe::Accepted(pipe)) => pipe.send(&self.shared.hall, frame),
+            None => Err(SendError::Gone(frame)),
+        }
+    }
+
+    fn close(&self, pipe: PipeId) {
+        let found = self.shared.pipes.read().get(&pipe).cloned();
+        let ended = match found {
+            Some(Pipe::Dialed(pipe)) => pipe.end(),
+            Some(Pipe::Accepted(pipe)) => pipe.end(),
+            None => false,
+        };
+        if ended {
+            self.shared.note(Note::Retire(pipe));
+        }
+    }
+
+    fn shutdown(&self, limit: Duration) {
+        let by = Instant::now() + limit;
+        self.shared.outlet.shut(limit.max(CLOSING));
+        let (done, closed) = channel();
+        if !self.end(by, Some(done)) {
+            return;
+        }
+        let wait = by.saturating_duration_since(Instant::now()) + CLOSING;
+        if closed.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("the sockets of a transport are still being closed; its socket files may remain");
+        }
+    }
+}
+
+impl Shared {
+    fn note(&self, note: Note) {
+        // The owner is only gone after a shutdown, when nothing matters any more.
+        let _ = self.notes.send(note);
+    }
+
+    fn new_id(&self) -> PipeId {
+        PipeId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn receive_limit(&self) -> usize {
+        self.options.max_frame.saturating_add(PAIR1_HEADER)
+    }
+
+    /// Makes a place for a pipe before its first frame can come. Called inside nng's notification: no call into nng.
+    fn expect(&self, raw: RawPipe) {
+        let id = self.new_id();
+        let pipe = Arc::new(Accepted::new(id, raw, Lane::new(self.outlet.clone())));
+        self.hall.pipes.write().insert(raw, pipe.clone());
+        self.pipes.write().insert(id, Pipe::Accepted(pipe));
+    }
+
+    fn listen_ipc(&self, at: &Endpoint) -> Result<Endpoint, ListenError> {
+        let mut claim = Claim::take(at)?;
+        match self.start_listener(at) {
+            Ok(_) => {
+                claim.bound();
+                self.claims.lock().push(claim);
+                Ok(at.clone())
+            }
+            Err(code) => {
+                claim.release(None);
+                Err(listen_error(at, code))
+            }
+        }
+    }
+
+    fn listen_tcp(&self, at: &Endpoint) -> Result<Endpoint, ListenError> {
+        let (host, asked) = host_and_port(at.rest()).map_err(|reason| invalid(at, reason))?;
+        let bound = self
+            .start_listener(at)
+            .map_err(|code| listen_error(at, code))?;
+        match bound {
+            Some(port) if port != asked => Ok(Endpoint::from(format!("tcp://{host}:{port}"))),
+            _ => Ok(at.clone()),
+        }
+    }
+
+    /// Its name is known before anybody can come to it.
+    fn start_listener(&self, at: &Endpoint) -> Result<Option<u16>, Code> {
+        let listener = self.hall.socket.listener(at.as_str())?;
+        let names = &self.hall.listeners;
+        names.write().insert(listener.id(), at.clone());
+        listener.start().inspect_err(|_| {
+            names.write().remove(&listener.id());
+        })
+    }
+
+    /// Closes what listens and whoever came. On the closing thread: it waits for nng.
+    fn close_hall(&self) {
+        let claims = std::mem::take(&mut *self.claims.lock());
+        let claims: Vec<_> = claims
+            .into_iter()
+            .map(|claim| (claim.shelter(), claim))
+            .collect();
+        self.hall.socket.close();
+        for (sheltered, claim) in claims {
+            claim.release(sheltered);
+        }
+        self.hall.pipes.write().clear();
+        self.pipes.write().clear();
+    }
+}
+
+/// Both ends of a TCP pipe, or the process at the other end of an ipc one, as far as nng still knows them.
+fn ends(raw: RawPipe, tcp: bool) -> (Option<Endpoint>, Option<Endpoint>, Option<u32>) {
+    let endpoint = |address: SocketAddr| Endpoint::from(format!("tcp://{address}"));
+    if tcp {
+        let (local, remote) = (raw.local(), raw.remote());
+        (local.map(endpoint), remote.map(endpoint), None)
+    } else {
+        (None, None, raw.peer_pid())
+    }
+}
+
+/// What nng would not say clearly, or not at once.
+fn check_dialable(to: &Endpoint) -> Result<(), DialError> {
+    let fault = match to.scheme() {
+        Scheme::Ipc => claim::path_fault(to.rest()),
+        Scheme::Tcp => match host_and_port(to.rest()) {
+            Ok((_, 0)) => Some("port 0 cannot be dialed".into()),
+            Ok(("" | "*", _)) => Some("the host is missing".into()),
+            Ok(_) => None,
+            Err(reason) => Some(reason.into()),
+        },
+        Scheme::Unknown => Some("an endpoint begins with ipc:// or tcp://".into()),
+    };
+    fault.map_or(Ok(()), |reason| Err(DialError::Invalid(reason)))
+}
+
+fn host_and_port(text: &str) -> Result<(&str, u16), &'static str> {
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("a tcp endpoint is tcp://host:port")?;
+    let port = port.parse().map_err(|_| "the port is not a number up to 65535")?;
+    if host.contains(['/', '?', '#', '@']) {
+        return Err("a tcp endpoint is tcp://host:port");
+    }
+    Ok((host, port))
+}
+
+fn invalid(at: &Endpoint, reason: impl Into<String>) -> ListenError {
+    ListenError::Invalid {
+        at: at.clone(),
+        reason: reason.into(),
+    }
+}
+
+fn listen_error(at: &Endpoint, code: Code) -> ListenError {
+    match code.0.cast_unsigned() {
+        nng_sys::NNG_EADDRINUSE => ListenError::InUse { at: at.clone() },
+        nng_sys::NNG_EADDRINVAL => invalid(at, code.to_string()),
+        _ => ListenError::System {
+            at: at.clone(),
+            source: system_error(code),
+        },
+    }
+}
+
+fn system_error(code: Code) -> io::Error {
+    let number = code.0.cast_unsigned();
+    if number & nng_sys::NNG_ESYSERR != 0 {
+        return io::Error::from_raw_os_error((number & !nng_sys::NNG_ESYSERR).cast_signed());
+    }
+    let kind = match number {
+        nng_sys::NNG_EPERM => io::ErrorKind::PermissionDenied,
+        nng_sys::NNG_ENOENT => io::ErrorKind::NotFound,
+        nng_sys::NNG_ENOMEM => io::ErrorKind::OutOfMemory,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, code.to_string())
+}
+
+/// Every pipe is a descriptor, and the usual soft limit of 1,024 is reached by a few hundred peers.
+fn raise_descriptor_limit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current != limit.maximum {
+            limit.current = limit.maximum;
+            if let Err(error) = setrlimit(Resource::Nofile, limit) {
+                tracing::warn!(%error, "the limit of open descriptors stays as it is");
+            }
+        }
+    });
+}
