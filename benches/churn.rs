@@ -47,14 +47,8 @@ struct Counts {
     closes: [AtomicU64; 6],
 }
 
-const CLOSES: [&str; 6] = [
-    "in order",
-    "mid-dial",
-    "while answered",
-    "while flooded",
-    "by dropping the transport",
-    "after a megabyte",
-];
+const CLOSES: [&str; 6] =
+    ["in order", "mid-dial", "while answered", "while flooded", "by dropping the transport", "after a megabyte"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -83,7 +77,11 @@ fn churn(length: Duration) -> ExitCode {
     let threads_before = threads();
     let rss_before = rss_kib();
     let server = Server::start(counts.clone());
-    println!("threads: {threads_before} before the transport, {} with it; rss {rss_before} -> {} KiB", threads(), rss_kib());
+    println!(
+        "threads: {threads_before} before the transport, {} with it; rss {rss_before} -> {} KiB",
+        threads(),
+        rss_kib()
+    );
     let ipc = server.listen(&format!("ipc://{}/hub", dir.display()));
     let tcp = server.listen("tcp://127.0.0.1:0");
     let mut rng = Rng(0x5eed);
@@ -144,7 +142,14 @@ fn report(counts: &Counts, server: &Server, base: (usize, usize, u64)) -> bool {
     let open = server.open_pipes();
     let failed = counts.failed_checks.load(Relaxed);
     let findings = [
-        (failed == 0, format!("{failed} of {} checks failed, slowest {} ms", counts.checks.load(Relaxed), counts.slowest_check_ms.load(Relaxed))),
+        (
+            failed == 0,
+            format!(
+                "{failed} of {} checks failed, slowest {} ms",
+                counts.checks.load(Relaxed),
+                counts.slowest_check_ms.load(Relaxed)
+            ),
+        ),
         (!is_closing_stuck(), "no close hangs".to_owned()),
         (closing_backlog() == 0, format!("{} closes wait", closing_backlog())),
         (open == 0, format!("{open} pipes of the server are open")),
@@ -161,8 +166,19 @@ fn brief(counts: &Counts) -> String {
     let n = |count: &AtomicU64| count.load(Relaxed);
     format!(
         "rounds {} here, kills {}, exits {}; server: opened {}, closed {}, frames {}, answers {}, dialed back {}, dials failed {}; {} fds, {} threads, {} KiB, {} closes wait{}",
-        n(&counts.rounds), n(&counts.kills), n(&counts.exits), n(&counts.opened), n(&counts.closed), n(&counts.received), n(&counts.answered),
-        n(&counts.dialed_back), n(&counts.dial_failed), descriptors(), threads(), rss_kib(), closing_backlog(),
+        n(&counts.rounds),
+        n(&counts.kills),
+        n(&counts.exits),
+        n(&counts.opened),
+        n(&counts.closed),
+        n(&counts.received),
+        n(&counts.answered),
+        n(&counts.dialed_back),
+        n(&counts.dial_failed),
+        descriptors(),
+        threads(),
+        rss_kib(),
+        closing_backlog(),
         if is_closing_stuck() { ", A CLOSE HANGS" } else { "" },
     )
 }
@@ -392,7 +408,10 @@ impl Peer {
         out.extend(bodies.iter().map(|body| Bytes::from([&[ASK], body.as_slice()].concat())));
         let (mut open, mut busy, mut answers) = (false, false, 0);
         while answers < heard {
-            if open && !busy && let Some(frame) = out.pop_front() {
+            if open
+                && !busy
+                && let Some(frame) = out.pop_front()
+            {
                 busy = self.transport.send(pipe, frame).is_ok();
             }
             match self.next(until) {
@@ -420,7 +439,8 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
     let listen = (rng.below(2) == 0).then(|| if over_ipc { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() });
     let peer = Peer::new(listen)?;
     let how = usize::try_from(rng.below(6)).ok()?;
-    let small: Vec<Vec<u8>> = (0..1 + rng.below(8)).map(|_| vec![7; usize::try_from(rng.below(400)).unwrap_or(0)]).collect();
+    let small: Vec<Vec<u8>> =
+        (0..1 + rng.below(8)).map(|_| vec![7; usize::try_from(rng.below(400)).unwrap_or(0)]).collect();
     let limit = Duration::from_secs(3);
     match how {
         0 => {

@@ -43,9 +43,7 @@ pub struct Addr {
 
 /// Text that is not an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is not an address: write it as tcp|ipc|number, for example |ipc:///tmp/router_1|3"
-)]
+#[error("{text:?} is not an address: write it as tcp|ipc|number, for example |ipc:///tmp/router_1|3")]
 pub struct ParseAddrError {
     /// The text as given.
     pub text: String,
@@ -94,37 +92,22 @@ impl Addr {
     /// The address of connection `number` of the same router.
     #[must_use]
     pub fn local(number: u64) -> Self {
-        Self {
-            net: None,
-            machine: None,
-            connection: Some(number),
-        }
+        Self { net: None, machine: None, connection: Some(number) }
     }
 
     /// The address of connection `number` of the router that listens at `endpoint`, ipc or tcp.
     #[must_use]
     pub fn at(endpoint: Endpoint, number: u64) -> Self {
         match endpoint.scheme() {
-            Scheme::Tcp => Self {
-                net: Some(endpoint),
-                machine: None,
-                connection: Some(number),
-            },
-            _ => Self {
-                net: None,
-                machine: Some(endpoint),
-                connection: Some(number),
-            },
+            Scheme::Tcp => Self { net: Some(endpoint), machine: None, connection: Some(number) },
+            _ => Self { net: None, machine: Some(endpoint), connection: Some(number) },
         }
     }
 
     /// The same router's connection `number`.
     #[must_use]
     pub fn with_connection(&self, number: u64) -> Self {
-        Self {
-            connection: Some(number),
-            ..self.clone()
-        }
+        Self { connection: Some(number), ..self.clone() }
     }
 
     /// Whether all three parts are absent: nobody can be answered there.
@@ -189,16 +172,8 @@ impl FromStr for Addr {
             return Err(wrong());
         };
         let endpoint = |part: &str| (!part.is_empty()).then(|| Endpoint::from(part));
-        let connection = if number.is_empty() {
-            None
-        } else {
-            Some(number.parse().map_err(|_| wrong())?)
-        };
-        Ok(Self {
-            net: endpoint(net),
-            machine: endpoint(machine),
-            connection,
-        })
+        let connection = if number.is_empty() { None } else { Some(number.parse().map_err(|_| wrong())?) };
+        Ok(Self { net: endpoint(net), machine: endpoint(machine), connection })
     }
 }
 
@@ -222,11 +197,7 @@ impl Serialize for Addr {
 
 impl<'de> Deserialize<'de> for Addr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Deserialize::deserialize(deserializer).map(|(net, machine, connection)| Self {
-            net,
-            machine,
-            connection,
-        })
+        Deserialize::deserialize(deserializer).map(|(net, machine, connection)| Self { net, machine, connection })
     }
 }
 
@@ -236,17 +207,9 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_short_and_read_from_bars() {
-        let addr: Addr = "tcp://127.0.0.1:30001|ipc:///tmp/router_4021|7"
-            .parse()
-            .unwrap();
+        let addr: Addr = "tcp://127.0.0.1:30001|ipc:///tmp/router_4021|7".parse().unwrap();
         assert_eq!(addr.to_string(), "<127.0.0.1:30001::router_4021::7>");
-        assert_eq!(
-            "|ipc:///tmp/router_4021|7"
-                .parse::<Addr>()
-                .unwrap()
-                .to_string(),
-            "<router_4021::7>"
-        );
+        assert_eq!("|ipc:///tmp/router_4021|7".parse::<Addr>().unwrap().to_string(), "<router_4021::7>");
         assert_eq!("||7".parse::<Addr>().unwrap(), Addr::local(7));
         assert!("ipc:///tmp/router_1".parse::<Addr>().is_err());
         assert!("||seven".parse::<Addr>().is_err());

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::directory::Register;
 use crate::failure::Reason;
 use crate::msg::Msg;
-use crate::port::Port;
+use crate::port::{Port, Post};
 
 /// Restarts of a supervised agent within [`RESTART_WINDOW`]. Default 3: a fault that comes again at once does not go away by itself.
 const RESTARTS: usize = 3;
@@ -105,9 +105,15 @@ pub(crate) fn spawn<A: Agent>(port: Arc<Port>, agent: A) -> Spawned<A> {
 }
 
 /// Starts an agent on another arbiter, where it is also made.
-pub(crate) fn spawn_on<A: Agent>(port: Arc<Port>, arbiter: &actix::ArbiterHandle, make: impl FnOnce() -> A + Send + 'static) -> Spawned<A> {
+pub(crate) fn spawn_on<A: Agent>(
+    port: Arc<Port>,
+    arbiter: &actix::ArbiterHandle,
+    make: impl FnOnce() -> A + Send + 'static,
+) -> Spawned<A> {
     let presence = Presence { port: port.clone(), ended: None };
     let actor = A::start_in_arbiter(arbiter, move |ctx| settle_in(make(), presence, ctx));
+    // Messages wait in its mailbox until the arbiter has made it.
+    port.attach(mailbox(actor.clone()));
     Spawned { port, actor }
 }
 
@@ -149,7 +155,8 @@ struct Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         let panicking = std::thread::panicking();
-        let (end, reason) = if panicking { (End::Panicked, Reason::AgentPanicked) } else { (End::Stopped, Reason::AgentStopped) };
+        let (end, reason) =
+            if panicking { (End::Panicked, Reason::AgentPanicked) } else { (End::Stopped, Reason::AgentStopped) };
         match self.ended.take() {
             Some(ended) => {
                 self.port.detach(reason);
@@ -169,21 +176,25 @@ fn start_life<A: Agent>(port: &Arc<Port>, make: &mut impl FnMut() -> A) -> onesh
     end
 }
 
+/// The way into an actor's mailbox. Its bound is the port's, which counts what is inside: actix's own would be felt at 16.
+fn mailbox<A: Agent>(actor: actix::Addr<A>) -> Post {
+    Box::new(move |msg| {
+        if !actor.connected() {
+            return Err((msg, Reason::AgentStopped));
+        }
+        // Should the actor end in this moment, the message is dropped and, with its duty undone, reports itself.
+        actor.do_send(msg);
+        Ok(())
+    })
+}
+
 /// Ties an actor to its connection: messages come in, and the end is noticed.
 fn settle_in<A: Agent>(mut agent: A, presence: Presence, ctx: &mut Context<A>) -> A {
     let port = presence.port.clone();
-    // The port counts what is inside and refuses beyond its own limit: actix's is not to be felt before.
-    ctx.set_mailbox_capacity(port.switch.limits.mailbox + 1);
     if agent.allows_shutdown() {
         port.allow_shutdown();
     }
-    let actor = ctx.address();
-    port.attach(Box::new(move |msg| {
-        actor.try_send(msg).map_err(|error| match error {
-            actix::dev::SendError::Full(msg) => (msg, Reason::MailboxFull),
-            actix::dev::SendError::Closed(msg) => (msg, Reason::AgentStopped),
-        })
-    }));
+    port.attach(mailbox(ctx.address()));
     let until_stopped = async move {
         presence.port.stopped().await;
         presence

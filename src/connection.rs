@@ -69,7 +69,12 @@ impl Connection {
     /// # Errors
     ///
     /// When it is known at once that it cannot be delivered; the contents come back.
-    pub async fn send(&self, to: impl Into<Addr>, subject: impl Into<ByteString>, contents: impl IntoContents) -> Result<i64, SendError> {
+    pub async fn send(
+        &self,
+        to: impl Into<Addr>,
+        subject: impl Into<ByteString>,
+        contents: impl IntoContents,
+    ) -> Result<i64, SendError> {
         let msg = Msg::new(to.into(), subject, contents.into_contents());
         let id = self.port.next_id();
         self.send_when_room(id, msg).await.map_err(SendError::from)?;
@@ -81,7 +86,12 @@ impl Connection {
     /// # Errors
     ///
     /// As [`send`](Self::send), and [`Reason::MailboxFull`] where that would wait.
-    pub fn try_send(&self, to: impl Into<Addr>, subject: impl Into<ByteString>, contents: impl IntoContents) -> Result<i64, SendError> {
+    pub fn try_send(
+        &self,
+        to: impl Into<Addr>,
+        subject: impl Into<ByteString>,
+        contents: impl IntoContents,
+    ) -> Result<i64, SendError> {
         let msg = Msg::new(to.into(), subject, contents.into_contents());
         self.port.send(msg).map_err(SendError::from)
     }
@@ -154,7 +164,12 @@ impl Connection {
             // The connection was closed.
             Err(_) => {
                 let place = self.addr().to_string();
-                Err(RequestError::NotDelivered(NotDelivered { to, subject: subject.to_string(), reason: Reason::ShuttingDown, place }))
+                Err(RequestError::NotDelivered(NotDelivered {
+                    to,
+                    subject: subject.to_string(),
+                    reason: Reason::ShuttingDown,
+                    place,
+                }))
             }
         }
     }

@@ -47,6 +47,9 @@ pub enum StartError {
         /// How many were tried.
         tried: u32,
     },
+    /// The socket library did not start: the system has no memory, descriptors or threads left.
+    #[error("the transport did not start")]
+    Transport(#[source] std::io::Error),
     /// The options contradict each other: correct them.
     #[error("{0}")]
     Options(String),

@@ -14,11 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::addr::Addr;
-use crate::port::Port;
 use crate::contents::{Contents, ContentsError, IntoContents};
 use crate::failure::{NotDelivered, Reason, Report};
+use crate::port::Port;
 use crate::subject;
-use crate::wire::{self, Encoded};
+use crate::wire::{self, Encoded, Envelope};
 
 /// One message. Its `Debug` shows the envelope, never the contents.
 pub struct Msg {
@@ -66,6 +66,33 @@ impl Msg {
             meta: Encoded::empty_struct(),
             duty: None,
         }
+    }
+
+    /// A message as it came over the wire.
+    pub(crate) fn of(envelope: Envelope) -> Self {
+        Self {
+            to: envelope.to,
+            from: envelope.from,
+            subject: envelope.subject,
+            id: envelope.id,
+            reply_to: envelope.reply_to,
+            contents: Contents::from(envelope.contents),
+            meta: envelope.meta,
+            duty: None,
+        }
+    }
+
+    /// The message as it goes over the wire.
+    pub(crate) fn envelope(&self) -> Result<Envelope, wire::EncodeError> {
+        Ok(Envelope {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            subject: self.subject.clone(),
+            id: self.id,
+            reply_to: self.reply_to,
+            contents: self.contents.encoded()?,
+            meta: self.meta.clone(),
+        })
     }
 
     /// What the message is about: an agreed word such as `"ADD_ONE"`.
@@ -145,7 +172,8 @@ impl Msg {
     ///
     /// When it is not a `T`, naming both.
     pub fn meta<T: DeserializeOwned>(&self) -> Result<T, ContentsError> {
-        let wrong = |error: wire::DecodeError| ContentsError { asked: std::any::type_name::<T>(), problem: error.to_string() };
+        let wrong =
+            |error: wire::DecodeError| ContentsError { asked: std::any::type_name::<T>(), problem: error.to_string() };
         wire::decode(&self.meta).map_err(wrong)
     }
 
@@ -191,7 +219,8 @@ impl Msg {
             reason: &'a str,
         }
         let subject = self.subject.clone();
-        let mut reply = self.reply_msg(ByteString::from_static(subject::DOES_NOT_UNDERSTAND), subject.to_string().into_contents());
+        let mut reply =
+            self.reply_msg(ByteString::from_static(subject::DOES_NOT_UNDERSTAND), subject.to_string().into_contents());
         reply.meta = wire::encode(&Refusal { reason }).unwrap_or_else(|_| Encoded::empty_struct());
         self.finish_with(reply)
     }
@@ -240,7 +269,11 @@ impl Msg {
         if self.from.is_null() || self.subject == subject::MSG_NOT_DELIVERED {
             return None;
         }
-        let mut report = Msg::new(self.from.clone(), ByteString::from_static(subject::MSG_NOT_DELIVERED), self.to.clone().into_contents());
+        let mut report = Msg::new(
+            self.from.clone(),
+            ByteString::from_static(subject::MSG_NOT_DELIVERED),
+            self.to.clone().into_contents(),
+        );
         report.reply_to = self.id;
         report.meta = wire::encode(&Report { reason, place }).unwrap_or_else(|_| Encoded::empty_struct());
         Some(report)

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use vlmessaging::wire::{
-    Encoded, Profile, check, decode, decode_element, encode, encode_element, read_message,
-    read_positional, write_message,
+    Encoded, Profile, check, decode, decode_element, encode, encode_element, read_message, read_positional,
+    write_message,
 };
 
 /// Runs everything that bytes from outside can reach, and asserts what must hold of whatever is let in.
@@ -12,13 +12,7 @@ pub(crate) fn run(data: &[u8]) {
     for profile in [Profile::Compat, Profile::Rust] {
         if let Ok(fields) = read_positional(&frame, profile) {
             let ([a, b, c], [d, e, f]) = (fields.from, fields.to);
-            let rest = [
-                fields.subject,
-                fields.id,
-                fields.reply_to,
-                fields.contents,
-                fields.meta,
-            ];
+            let rest = [fields.subject, fields.id, fields.reply_to, fields.contents, fields.meta];
             for field in [a, b, c, d, e, f].into_iter().chain(rest) {
                 let_in(&field, profile);
             }
@@ -34,10 +28,7 @@ fn let_in(value: &Encoded, profile: Profile) {
     if let Ok(json) = decode::<serde_json::Value>(value) {
         let again = encode(&json).expect("what was decoded can be encoded");
         assert_eq!(check(&again, profile, "field"), Ok(()));
-        assert_eq!(
-            decode::<serde_json::Value>(&again).expect("and decoded"),
-            json
-        );
+        assert_eq!(decode::<serde_json::Value>(&again).expect("and decoded"), json);
     }
     if let Ok(element) = decode_element(value) {
         let again = encode_element(&element).expect("an element can be encoded");
@@ -60,17 +51,11 @@ fn forward(frame: &Bytes, profile: Profile) {
 
 /// Decoders are safe on bytes that passed no gate, with and without something for symbol tables.
 fn without_gate(frame: &Bytes) {
-    let mut values = vec![Encoded {
-        bytes: frame.clone(),
-        symbols: None,
-    }];
+    let mut values = vec![Encoded { bytes: frame.clone(), symbols: None }];
     if let Some((&split, rest)) = frame.split_first() {
         let split = usize::from(split).min(rest.len());
         let (symbols, bytes) = rest.split_at(split);
-        values.push(Encoded {
-            bytes: frame.slice_ref(bytes),
-            symbols: Some(frame.slice_ref(symbols)),
-        });
+        values.push(Encoded { bytes: frame.slice_ref(bytes), symbols: Some(frame.slice_ref(symbols)) });
     }
     for value in values {
         let _ = decode::<serde_json::Value>(&value);

@@ -174,7 +174,9 @@ impl Core {
 
     /// The providers of a service, nearest first; of a vnet, if one is named.
     pub(crate) fn find(&self, service: &str, params: &Value, vnet: Option<&str>) -> Vec<Entry> {
-        let fits = |entry: &&Entry| entry.provides(service, params) && vnet.is_none_or(|vnet| entry.vnets.iter().any(|other| other == vnet));
+        let fits = |entry: &&Entry| {
+            entry.provides(service, params) && vnet.is_none_or(|vnet| entry.vnets.iter().any(|other| other == vnet))
+        };
         self.entries().filter(fits).cloned().collect()
     }
 
@@ -228,7 +230,8 @@ impl Core {
         }
         self.neighbours.retain(|neighbour| neighbour != name);
         let mut changed = self.python.remove(name).is_some();
-        let lost: Vec<u64> = self.others.values().filter(|state| is_at(&state.home, name)).map(|state| state.incarnation).collect();
+        let lost: Vec<u64> =
+            self.others.values().filter(|state| is_at(&state.home, name)).map(|state| state.incarnation).collect();
         for incarnation in lost {
             changed = true;
             self.bury(incarnation, None);
@@ -340,13 +343,23 @@ impl Core {
 
     /// Shares with every Python hub, and hears in its answer what it has.
     pub(crate) fn round(&mut self) {
-        let shared: Vec<Entry> = self.own.iter().map(|(_, entry)| entry).filter(|entry| entry.vnets.iter().any(|vnet| vnet == LOCAL_VNET)).cloned().collect();
+        let shared: Vec<Entry> = self
+            .own
+            .iter()
+            .map(|(_, entry)| entry)
+            .filter(|entry| entry.vnets.iter().any(|vnet| vnet == LOCAL_VNET))
+            .cloned()
+            .collect();
         for hub in self.hubs.iter().filter(|hub| hub.kind == Kind::Python) {
             let what = match (hub.at.scheme(), &hub.vnets) {
                 (Scheme::Tcp, None) => What::AskVnets,
                 (Scheme::Tcp, Some(vnets)) => {
                     let own = self.own.iter().map(|(_, entry)| entry).filter(|entry| entry.is_in(vnets));
-                    What::Share(own.map(|entry| Entry { addr: self.named(&entry.addr, Scheme::Tcp), ..entry.clone() }).filter(|entry| entry.addr.net.is_some()).collect())
+                    What::Share(
+                        own.map(|entry| Entry { addr: self.named(&entry.addr, Scheme::Tcp), ..entry.clone() })
+                            .filter(|entry| entry.addr.net.is_some())
+                            .collect(),
+                    )
                 }
                 _ => What::Share(shared.clone()),
             };
@@ -364,7 +377,9 @@ impl Core {
 
     /// A Python directory shares its entries with this hub: those of its own router are believed. True if something is new here.
     pub(crate) fn shared_by(&mut self, from: &Addr, mut entries: Vec<Entry>) -> bool {
-        entries.retain(|entry| entry.addr.machine == from.machine && (entry.addr.net.is_none() || entry.addr.net == from.net));
+        entries.retain(|entry| {
+            entry.addr.machine == from.machine && (entry.addr.net.is_none() || entry.addr.net == from.net)
+        });
         let Some(router) = router_of(from) else { return false };
         self.learn_python(router, from, entries)
     }
@@ -372,7 +387,8 @@ impl Core {
     /// A Python hub answers with what it has: all of it but what is ours, or a Rust router's, is believed.
     pub(crate) fn hub_has(&mut self, hub: &Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {
         let known_better = |addr: &Addr| {
-            let rust = self.others.values().any(|state| state.home.machine == addr.machine && state.home.net == addr.net);
+            let rust =
+                self.others.values().any(|state| state.home.machine == addr.machine && state.home.net == addr.net);
             addr.machine == self.home.machine && (addr.net.is_none() || addr.net == self.home.net) || rust
         };
         entries.retain(|entry| !known_better(&entry.addr));
@@ -401,7 +417,8 @@ impl Core {
             Some(_) => entry.addr.net.is_none() && entry.addr.machine == self.home.machine && entry.is_in(&self.vnets),
             None => entry.addr.net.is_none() && !entry.vnets.is_empty(),
         };
-        let named = |entry: &Entry| Entry { addr: Addr { net: asked_at.cloned(), ..entry.addr.clone() }, ..entry.clone() };
+        let named =
+            |entry: &Entry| Entry { addr: Addr { net: asked_at.cloned(), ..entry.addr.clone() }, ..entry.clone() };
         self.entries().filter(reachable).map(named).collect()
     }
 

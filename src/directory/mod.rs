@@ -337,7 +337,9 @@ impl Directory {
             let core = switch.board.core.lock();
             let all = if is_ours { core.entries().cloned().collect() } else { core.for_python(asked_at.as_ref()) };
             match service {
-                Value::Text(service) if !service.is_empty() => all.into_iter().filter(|entry| entry.service == service).collect(),
+                Value::Text(service) if !service.is_empty() => {
+                    all.into_iter().filter(|entry| entry.service == service).collect()
+                }
                 _ => all,
             }
         })
@@ -443,7 +445,8 @@ impl Handler<Msg> for Directory {
 
     fn handle(&mut self, msg: Msg, _: &mut Context<Self>) -> Handled {
         let Some(switch) = self.port.as_ref().map(|port| port.switch.clone()) else { return msg.unhandled() };
-        let is_ours = msg.from().net.is_none() && msg.from().machine.as_ref().is_none_or(|machine| switch.is_mine(machine));
+        let is_ours =
+            msg.from().net.is_none() && msg.from().machine.as_ref().is_none_or(|machine| switch.is_mine(machine));
         match msg.subject() {
             subject::SYNC_ENTRIES => Self::synced(&switch, msg),
             subject::SHARE_ENTRIES => self.shared(&switch, msg),

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::addr::{Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::transport::{DialError, PipeId};
-use crate::wire::{self, Envelope, Profile};
+use crate::wire::{self, Envelope, FrameKind, Profile};
 use hello::{Greeting, Hello, VERSION};
 
 /// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
@@ -89,7 +89,6 @@ pub(crate) struct Way {
 /// A message that a link did not take.
 #[derive(Debug)]
 pub(crate) struct NotTaken {
-    pub(crate) envelope: Box<Envelope>,
     pub(crate) reason: Reason,
     /// Only for want of room: it may be tried again when something has left.
     pub(crate) full: bool,
@@ -137,7 +136,11 @@ enum Peer {
     Unknown,
     Python,
     /// `proven`: the router at the other end of the present pipe is this one.
-    Rust { incarnation: u64, limit: usize, proven: bool },
+    Rust {
+        incarnation: u64,
+        limit: usize,
+        proven: bool,
+    },
 }
 
 struct Queued {
@@ -153,6 +156,8 @@ struct Flight {
     bodies: Vec<Bytes>,
     size: usize,
     sent: bool,
+    /// Handed to a transport at least once: the peer may have it.
+    tried: bool,
 }
 
 impl Link {
@@ -177,11 +182,6 @@ impl Link {
             ack_bytes: 0,
             orphaned: None,
         }
-    }
-
-    /// The endpoint under which this side knows the peer.
-    pub(crate) fn name(&self) -> &Endpoint {
-        &self.name
     }
 
     /// Names this link's numbering in the acknowledgements of the peer.
@@ -212,7 +212,9 @@ impl Link {
 
     /// Nothing waits, and nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.unacked.is_empty() && !matches!(&self.pipe, Pipe::Open(open) if !open.control.is_empty())
+        self.queue.is_empty()
+            && self.unacked.is_empty()
+            && !matches!(&self.pipe, Pipe::Open(open) if !open.control.is_empty())
     }
 
     /// Nothing is kept, and no pipe leads there.
@@ -230,14 +232,14 @@ impl Link {
 
     /// Takes a message, and dials if need be. It comes back if it is too large, unreadable for a known Python peer, or for want of room.
     pub(crate) fn push(&mut self, envelope: Envelope, now: Instant, acts: &mut Vec<Act>) -> Result<(), NotTaken> {
-        let size = envelope.contents.len() + envelope.meta.len() + ENVELOPE;
+        let size = size_of(&envelope);
         if let Err((reason, full)) = self.admit(size) {
-            return Err(NotTaken { envelope: Box::new(envelope), reason, full });
+            return Err(NotTaken { reason, full });
         }
         let rust_only = if self.may_be_python() { self.barrier(&envelope) } else { None };
         if let (Peer::Python, Some(reason)) = (self.peer, &rust_only) {
             let reason = reason.clone();
-            return Err(NotTaken { envelope: Box::new(envelope), reason, full: false });
+            return Err(NotTaken { reason, full: false });
         }
         self.held += size;
         self.queue.push_back(Queued { envelope, size, rust_only });
@@ -270,7 +272,14 @@ impl Link {
         self.tokens = scramble(self.tokens);
         self.orphaned = None;
         let speaks_first = !way.accepted || self.incarnation().is_some();
-        self.pipe = Pipe::Open(Open { way, token: self.tokens, since: now, busy: false, control: VecDeque::new(), paced: None });
+        self.pipe = Pipe::Open(Open {
+            way,
+            token: self.tokens,
+            since: now,
+            busy: false,
+            control: VecDeque::new(),
+            paced: None,
+        });
         if speaks_first {
             self.say_hello();
         }
@@ -355,6 +364,31 @@ impl Link {
         }
     }
 
+    /// The transport did not take a frame: its pipe was gone already. What is in it was not sent.
+    pub(crate) fn bounced(&mut self, frame: &Bytes, now: Instant, acts: &mut Vec<Act>) {
+        match wire::kind(frame) {
+            FrameKind::Link => {
+                let first = wire::read_frame(frame).map(|(header, _)| header.first);
+                if let Some(flight) = self.unacked.iter_mut().find(|flight| Ok(flight.first) == first) {
+                    flight.sent = false;
+                    flight.tried = false;
+                }
+            }
+            FrameKind::Message => match wire::read_message(frame, Profile::Rust) {
+                Ok(envelope) if hello::read(&envelope).is_none() => {
+                    let size = size_of(&envelope);
+                    self.held += size;
+                    self.queue.push_front(Queued { envelope, size, rust_only: None });
+                }
+                _ => {}
+            },
+        }
+        // The pipe's end may have been told before its frame came back.
+        if !self.is_idle() {
+            self.connect(now, acts);
+        }
+    }
+
     /// The peer has all messages of this session below `upto`.
     pub(crate) fn acked(&mut self, upto: u64, now: Instant, acts: &mut Vec<Act>) {
         while let Some(flight) = self.unacked.front() {
@@ -368,7 +402,15 @@ impl Link {
     }
 
     /// This side has all messages of the peer's session below `upto`, and says so with the next frame, or soon; at once if `urgent`.
-    pub(crate) fn owe_ack(&mut self, session: u64, upto: u64, bytes: usize, urgent: bool, now: Instant, acts: &mut Vec<Act>) {
+    pub(crate) fn owe_ack(
+        &mut self,
+        session: u64,
+        upto: u64,
+        bytes: usize,
+        urgent: bool,
+        now: Instant,
+        acts: &mut Vec<Act>,
+    ) {
         self.acks.insert(session, upto);
         self.ack_bytes += bytes;
         let due = if urgent || self.ack_bytes >= ACK_BYTES { now } else { now + ACK_DELAY };
@@ -397,10 +439,12 @@ impl Link {
 
     /// Gives the peer up: reports everything that waits, and lets go of its pipe.
     pub(crate) fn give_up(&mut self, reason: Reason, acts: &mut Vec<Act>) {
-        if let Pipe::Open(Open { way: Way { pipe, .. }, .. }) | Pipe::Dialing(pipe) = mem::replace(&mut self.pipe, Pipe::None) {
+        if let Pipe::Open(Open { way: Way { pipe, .. }, .. }) | Pipe::Dialing(pipe) =
+            mem::replace(&mut self.pipe, Pipe::None)
+        {
             acts.push(Act::Close(pipe));
         }
-        self.restart(acts);
+        self.restart(&reason, acts);
         for Queued { envelope, .. } in self.queue.drain(..) {
             acts.push(Act::Lost(Box::new(envelope), reason.clone()));
         }
@@ -427,9 +471,14 @@ impl Link {
     /// Why a message cannot go to a Python router, if so.
     fn barrier(&self, envelope: &Envelope) -> Option<Reason> {
         if self.name.scheme() == Scheme::Ipc && envelope.to.net.is_some() {
-            return Some(Reason::NoRoute(format!("{} is a Python router, which takes no message that came over tcp", self.name)));
+            return Some(Reason::NoRoute(format!(
+                "{} is a Python router, which takes no message that came over tcp",
+                self.name
+            )));
         }
-        let refused = wire::check_message(envelope, Profile::Compat).err()?;
+        let refused = wire::check(&envelope.contents, Profile::Compat, "contents")
+            .and_then(|()| wire::check(&envelope.meta, Profile::Compat, "meta"))
+            .err()?;
         Some(Reason::NotEncodable(refused.to_string()))
     }
 
@@ -449,11 +498,13 @@ impl Link {
         match self.peer {
             Peer::Rust { incarnation, .. } if incarnation == hello.incarnation => {}
             Peer::Rust { .. } => {
-                self.restart(acts);
+                self.restart(&Reason::PeerLost, acts);
                 self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false };
                 acts.push(Act::Gone(Reason::PeerLost));
             }
-            Peer::Unknown | Peer::Python => self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false },
+            Peer::Unknown | Peer::Python => {
+                self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false }
+            }
         }
     }
 
@@ -470,7 +521,7 @@ impl Link {
 
     fn judge(&mut self, acts: &mut Vec<Act>) {
         if matches!(self.peer, Peer::Rust { .. }) {
-            self.restart(acts);
+            self.restart(&Reason::PeerLost, acts);
             acts.push(Act::Gone(Reason::PeerLost));
         }
         self.peer = Peer::Python;
@@ -483,13 +534,14 @@ impl Link {
         }
     }
 
-    /// Reports what is unacknowledged and begins a new session.
-    fn restart(&mut self, acts: &mut Vec<Act>) {
+    /// Reports what is unacknowledged, with `unsent` where it cannot have been received, and begins a new session.
+    fn restart(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
         for flight in mem::take(&mut self.unacked) {
             self.held -= flight.size;
+            let reason = if flight.tried { &Reason::PeerLost } else { unsent };
             for body in flight.bodies {
                 match wire::read_message(&body, Profile::Rust) {
-                    Ok(envelope) => acts.push(Act::Lost(Box::new(envelope), Reason::PeerLost)),
+                    Ok(envelope) => acts.push(Act::Lost(Box::new(envelope), reason.clone())),
                     Err(refused) => tracing::error!(%refused, "a message that was kept cannot be read again"),
                 }
             }
@@ -583,8 +635,10 @@ impl Link {
     /// Moves messages from the queue into the next flight.
     fn load(&mut self) {
         let Pipe::Open(open) = &self.pipe else { return };
-        let mut flight = Flight { first: self.next, bodies: Vec::new(), size: 0, sent: false };
-        while let Some(queued) = self.queue.pop_front_if(|queued| flight.bodies.is_empty() || flight.size + queued.size <= FRAME) {
+        let mut flight = Flight { first: self.next, bodies: Vec::new(), size: 0, sent: false, tried: false };
+        while let Some(queued) =
+            self.queue.pop_front_if(|queued| flight.bodies.is_empty() || flight.size + queued.size <= FRAME)
+        {
             flight.size += queued.size;
             flight.bodies.push(plain(queued.envelope, &open.way));
         }
@@ -602,6 +656,7 @@ impl Link {
         let (first, bodies) = match flight {
             Some(flight) => {
                 flight.sent = true;
+                flight.tried = true;
                 (flight.first, flight.bodies.as_slice())
             }
             None => (self.next, &[][..]),
@@ -611,12 +666,16 @@ impl Link {
     }
 }
 
+fn size_of(envelope: &Envelope) -> usize {
+    envelope.contents.wire_len() + envelope.meta.wire_len() + ENVELOPE
+}
+
 /// A message as Python reads it, its reply address complete for this pipe.
 fn plain(mut envelope: Envelope, way: &Way) -> Bytes {
     if envelope.from.net.is_none() && !envelope.from.is_null() {
         envelope.from.net.clone_from(&way.net);
     }
-    let mut frame = Vec::with_capacity(envelope.contents.len() + ENVELOPE);
+    let mut frame = Vec::with_capacity(envelope.contents.wire_len() + ENVELOPE);
     wire::write_message(&envelope, &mut frame);
     frame.into()
 }

@@ -3,6 +3,7 @@
 //! What sockets receive is put into mailboxes by the socket library's own threads, through the [`Switch`]: one hand-over instead of two. What takes time or waits for
 //! time (listening, ticking, closing down) is this actor's.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 
 use crate::addr::Endpoint;
 use crate::router::switch::Switch;
-use crate::transport::{ListenError, Transport};
+use crate::transport::{EventSink, ListenError, Transport};
 
 /// How long a Python router is given to read our hello before its connection ends. Default 300 ms: one that reads it later ends its
 /// main loop.
@@ -25,11 +26,14 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// Makes the transport whose events go to the switch, and starts.
-    pub(crate) fn start(switch: &Arc<Switch>, make: impl FnOnce(crate::transport::EventSink) -> Arc<dyn Transport>) -> actix::Addr<Self> {
+    pub(crate) fn start(
+        switch: &Arc<Switch>,
+        make: impl FnOnce(EventSink) -> io::Result<Arc<dyn Transport>>,
+    ) -> io::Result<actix::Addr<Self>> {
         let events = switch.clone();
-        let transport = make(Arc::new(move |event| events.happened(event)));
+        let transport = make(Arc::new(move |event| events.happened(event)))?;
         switch.use_transport(transport.clone());
-        Self { switch: switch.clone(), transport }.start()
+        Ok(Self { switch: switch.clone(), transport }.start())
     }
 }
 

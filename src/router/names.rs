@@ -155,12 +155,24 @@ mod tests {
     #[test]
     fn own_names_lead_here_and_others_there() {
         let names = names(Mode::Network);
-        for here in ["||3", "|ipc:///tmp/router_1|3", "|ipc:///tmp/hub_1|3", "tcp://127.0.0.1:30001||3", "tcp://127.0.0.1:30001|ipc:///tmp/hub_1|3"] {
+        for here in [
+            "||3",
+            "|ipc:///tmp/router_1|3",
+            "|ipc:///tmp/hub_1|3",
+            "tcp://127.0.0.1:30001||3",
+            "tcp://127.0.0.1:30001|ipc:///tmp/hub_1|3",
+        ] {
             assert_eq!(route(&names, here, Came::Here), Route::Here(3), "{here}");
         }
         assert_eq!(route(&names, "|ipc:///tmp/router_2|3", Came::Here), Route::There("ipc:///tmp/router_2".into()));
-        assert_eq!(route(&names, "tcp://127.0.0.1:30001|ipc:///tmp/router_2|3", Came::Tcp), Route::There("ipc:///tmp/router_2".into()));
-        assert_eq!(route(&names, "tcp://127.0.0.1:9|ipc:///tmp/router_1|3", Came::Here), Route::There("tcp://127.0.0.1:9".into()));
+        assert_eq!(
+            route(&names, "tcp://127.0.0.1:30001|ipc:///tmp/router_2|3", Came::Tcp),
+            Route::There("ipc:///tmp/router_2".into())
+        );
+        assert_eq!(
+            route(&names, "tcp://127.0.0.1:9|ipc:///tmp/router_1|3", Came::Here),
+            Route::There("tcp://127.0.0.1:9".into())
+        );
         assert_eq!(route(&names, "||", Came::Here), Route::Nowhere(Reason::NoSuchConnection));
     }
 

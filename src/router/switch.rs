@@ -11,11 +11,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
 use crate::config::Limits;
-use crate::contents::Contents;
 use crate::directory::Board;
 use crate::failure::Reason;
 use crate::link::hello::{self, Greeting};
@@ -38,7 +37,6 @@ pub(crate) struct Switch {
     pub(crate) counters: Counters,
     pub(crate) board: Board,
     incarnation: u64,
-    mode: Mode,
     stage: AtomicU8,
     names: RwLock<Names>,
     ports: RwLock<HashMap<u64, Arc<Port>>>,
@@ -52,6 +50,7 @@ pub(crate) struct Switch {
     pub(crate) rearmed: Notify,
     /// An agent was told to shut the router down.
     pub(crate) shutdown_asked: Notify,
+    ended: watch::Sender<bool>,
 }
 
 /// A message that was not sent.
@@ -117,7 +116,6 @@ impl Switch {
             counters: Counters::default(),
             board: Board::default(),
             incarnation,
-            mode,
             stage: AtomicU8::new(Stage::Running as u8),
             names: RwLock::new(Names::new(mode)),
             ports: RwLock::default(),
@@ -129,6 +127,7 @@ impl Switch {
             timers: Mutex::default(),
             rearmed: Notify::new(),
             shutdown_asked: Notify::new(),
+            ended: watch::channel(false).0,
         })
     }
 
@@ -136,15 +135,15 @@ impl Switch {
         self.incarnation
     }
 
-    pub(crate) fn mode(&self) -> Mode {
-        self.mode
-    }
-
     // ---- who is here -----------------------------------------------------------------------
 
     /// Opens the next connection: 1 is the directory's, 2 is kept for a gateway, users have 3 and up.
-    pub(crate) fn open_port(self: &Arc<Self>) -> (Arc<Port>, tokio::sync::mpsc::Receiver<crate::failure::NotDelivered>) {
-        let number = self.next_port.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| Some(if number == DIRECTORY { 3 } else { number + 1 }));
+    pub(crate) fn open_port(
+        self: &Arc<Self>,
+    ) -> (Arc<Port>, tokio::sync::mpsc::Receiver<crate::failure::NotDelivered>) {
+        let number = self.next_port.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| {
+            Some(if number == DIRECTORY { 3 } else { number + 1 })
+        });
         let (port, reports) = Port::new(number.unwrap_or_else(|number| number), self.clone());
         self.ports.write().insert(port.number, port.clone());
         (port, reports)
@@ -192,6 +191,11 @@ impl Switch {
 
     pub(crate) fn enter_stage(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// Becomes true when the router has ended.
+    pub(crate) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
     }
 
     pub(crate) fn ask_shutdown(&self) {
@@ -271,7 +275,7 @@ impl Switch {
         {
             return Err(Unsent::because(msg, reason));
         }
-        let envelope = match Envelope::try_from(&msg) {
+        let envelope = match msg.envelope() {
             Ok(envelope) => envelope,
             Err(error) => return Err(Unsent::because(msg, Reason::NotEncodable(error.to_string()))),
         };
@@ -322,7 +326,11 @@ impl Switch {
             link.reached_by(way);
         }
         let session = link.session();
-        let peer = Arc::new(Peer { name: endpoint.clone(), link: Mutex::new(Guarded { link, session, armed: None }), room: Arc::default() });
+        let peer = Arc::new(Peer {
+            name: endpoint.clone(),
+            link: Mutex::new(Guarded { link, session, armed: None }),
+            room: Arc::default(),
+        });
         links.by_name.insert(endpoint.clone(), peer.clone());
         links.by_session.insert(session, peer.clone());
         Some(peer)
@@ -380,13 +388,13 @@ impl Switch {
 
     fn carry_out(&self, peer: &Arc<Peer>, act: Act) {
         match act {
-            Act::Send(pipe, frame) => self.send(pipe, frame),
+            Act::Send(pipe, frame) => self.send(peer, pipe, frame),
             Act::Close(pipe) => {
                 if let Some(transport) = self.transport.get() {
                     transport.close(pipe);
                 }
             }
-            Act::Lost(envelope, reason) => self.report(&Msg::from(*envelope), reason),
+            Act::Lost(envelope, reason) => self.report(&Msg::of(*envelope), reason),
             Act::Up(incarnation) => {
                 tracing::debug!(peer = %peer.name, incarnation, "a Rust router is there");
                 self.links.write().by_incarnation.insert(incarnation, peer.clone());
@@ -401,25 +409,18 @@ impl Switch {
         }
     }
 
-    fn send(&self, pipe: PipeId, frame: Bytes) {
+    fn send(&self, peer: &Arc<Peer>, pipe: PipeId, frame: Bytes) {
         let Some(transport) = self.transport.get() else { return };
-        match transport.send(pipe, frame) {
-            Ok(()) => {}
-            // `Closed` follows, and the link sends again what was numbered. A plain message is lost here and told.
-            Err(SendError::Gone(frame)) => self.plain_frame_lost(&frame),
+        let refused = match transport.send(pipe, frame) {
+            Ok(()) => return,
+            Err(SendError::Gone(frame)) => frame,
             Err(SendError::Busy(frame)) => {
                 tracing::error!(?pipe, "a frame was sent before the previous one had left");
-                self.plain_frame_lost(&frame);
+                frame
             }
-        }
-    }
-
-    fn plain_frame_lost(&self, frame: &Bytes) {
-        if let Ok(envelope) = wire::read_message(frame, Profile::Rust)
-            && hello::read(&envelope).is_none()
-        {
-            self.report(&Msg::from(envelope), Reason::PeerLost);
-        }
+        };
+        // `Closed` follows, or has been: the link sends it on its next pipe, or reports it.
+        self.with(peer, |link, now, acts| link.bounced(&refused, now, acts));
     }
 
     fn peer_gone(&self, peer: &Arc<Peer>, reason: &Reason) {
@@ -579,8 +580,12 @@ impl Switch {
 
     fn received(&self, pipe: PipeId, frame: &Bytes) {
         let outcome = match wire::kind(frame) {
-            FrameKind::Message => wire::read_message(frame, Profile::Rust).map(|envelope| self.plain_message(pipe, envelope)),
-            FrameKind::Link => wire::read_frame(frame).and_then(|(header, bodies)| self.link_frame(pipe, &header, &bodies)),
+            FrameKind::Message => {
+                wire::read_message(frame, Profile::Rust).map(|envelope| self.plain_message(pipe, envelope))
+            }
+            FrameKind::Link => {
+                wire::read_frame(frame).and_then(|(header, bodies)| self.link_frame(pipe, &header, &bodies))
+            }
         };
         if let Err(refused) = outcome {
             self.refused(pipe, &refused);
@@ -614,13 +619,17 @@ impl Switch {
         if let (Came::Ipc, Some(net), Some(gateway)) = (came, &envelope.from.net, gateway) {
             self.names.write().heard_of(net, &gateway);
         }
-        if let Err(unsent) = self.dispatch(Msg::from(envelope), came) {
+        if let Err(unsent) = self.dispatch(Msg::of(envelope), came) {
             self.report(&unsent.msg, unsent.reason);
         }
     }
 
     fn greeted(&self, pipe: PipeId, greeting: &Greeting) {
-        let Some((way, came, remote)) = self.pipes.lock().get(&pipe).map(|info| (info.way.clone(), info.came, info.remote.clone())) else { return };
+        let Some((way, came, remote)) =
+            self.pipes.lock().get(&pipe).map(|info| (info.way.clone(), info.came, info.remote.clone()))
+        else {
+            return;
+        };
         let Some(way) = way else { return };
         tracing::debug!(?pipe, claimed = %greeting.claimed, rust = greeting.hello.is_some(), "hello");
         let echoed = greeting.hello.as_ref().and_then(|hello| hello.echo).and_then(|echo| self.peer_with_token(echo));
@@ -635,7 +644,8 @@ impl Switch {
             (Came::Tcp, Some(hello)) => hello.at.clone().or(remote),
             _ => Some(greeting.claimed.clone()),
         };
-        let known = greeting.hello.as_ref().and_then(|hello| self.links.read().by_incarnation.get(&hello.incarnation).cloned());
+        let known =
+            greeting.hello.as_ref().and_then(|hello| self.links.read().by_incarnation.get(&hello.incarnation).cloned());
         let Some(name) = name.filter(|name| !self.is_mine(name)) else { return };
         let Some(peer) = known.or_else(|| self.peer(&name)) else { return };
         if let Some(hello) = &greeting.hello {
@@ -669,7 +679,9 @@ impl Switch {
         if header.to != self.incarnation {
             return Err(Refused::stale());
         }
-        let Some(peer) = self.links.read().by_incarnation.get(&header.from).cloned() else { return Err(Refused::stale()) };
+        let Some(peer) = self.links.read().by_incarnation.get(&header.from).cloned() else {
+            return Err(Refused::stale());
+        };
         for &(session, upto) in &header.acks {
             let acked = self.links.read().by_session.get(&session).cloned();
             if let Some(acked) = acked {
@@ -692,7 +704,8 @@ impl Switch {
         }
         let bytes = bodies.iter().map(Bytes::len).sum();
         // A peer that we dialed sends on our pipe, where it may have two frames on their way: it waits for us.
-        let urgent = self.pipes.lock().get(&pipe).is_some_and(|info| info.way.as_ref().is_some_and(|way| !way.accepted));
+        let urgent =
+            self.pipes.lock().get(&pipe).is_some_and(|info| info.way.as_ref().is_some_and(|way| !way.accepted));
         self.with(&peer, |link, now, acts| link.owe_ack(header.session, upto, bytes, urgent, now, acts));
         Ok(())
     }
@@ -734,6 +747,7 @@ impl Switch {
         *self.links.write() = Links::default();
         self.pipes.lock().clear();
         self.timers.lock().clear();
+        self.ended.send_replace(true);
     }
 }
 
@@ -748,33 +762,6 @@ impl Links {
         let live: Vec<*const Peer> = self.by_name.values().map(Arc::as_ptr).collect();
         self.by_incarnation.retain(|_, peer| live.contains(&Arc::as_ptr(peer)));
         self.by_session.retain(|_, peer| live.contains(&Arc::as_ptr(peer)));
-    }
-}
-
-impl From<Envelope> for Msg {
-    fn from(envelope: Envelope) -> Self {
-        let mut msg = Msg::new(envelope.to, envelope.subject, Contents::from(envelope.contents));
-        msg.from = envelope.from;
-        msg.id = envelope.id;
-        msg.reply_to = envelope.reply_to;
-        msg.meta = envelope.meta;
-        msg
-    }
-}
-
-impl TryFrom<&Msg> for Envelope {
-    type Error = wire::EncodeError;
-
-    fn try_from(msg: &Msg) -> Result<Self, wire::EncodeError> {
-        Ok(Self {
-            from: msg.from.clone(),
-            to: msg.to.clone(),
-            subject: msg.subject.clone(),
-            id: msg.id,
-            reply_to: msg.reply_to,
-            contents: msg.contents.encoded()?,
-            meta: msg.meta.clone(),
-        })
     }
 }
 

@@ -191,10 +191,6 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            max_frame: 17 << 20,
-            dial_limit: Duration::from_secs(2),
-            silent_limit: Duration::from_millis(500),
-        }
+        Self { max_frame: 17 << 20, dial_limit: Duration::from_secs(2), silent_limit: Duration::from_millis(500) }
     }
 }

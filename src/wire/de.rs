@@ -8,8 +8,8 @@ use std::fmt::{self, Write as _};
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Unexpected,
-    VariantAccess, Visitor,
+    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Unexpected, VariantAccess,
+    Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -30,13 +30,8 @@ pub struct DecodeError {
 
 impl From<Refused> for DecodeError {
     fn from(refused: Refused) -> Self {
-        let Refused {
-            what, path, reason, ..
-        } = refused;
-        Self {
-            path,
-            reason: format!("{what}: {reason}"),
-        }
+        let Refused { what, path, reason, .. } = refused;
+        Self { path, reason: format!("{what}: {reason}") }
     }
 }
 
@@ -54,11 +49,7 @@ fn decode_root<'a, T: Deserialize<'a>>(value: &'a Encoded) -> Result<T, Error> {
     let Some(root) = Reader::new(&value.bytes).value()? else {
         return Err(de::Error::custom("there is no value"));
     };
-    T::deserialize(Decoder {
-        value: root,
-        symbols: &symbols,
-        depth: 0,
-    })
+    T::deserialize(Decoder { value: root, symbols: &symbols, depth: 0 })
 }
 
 /// The error on its way up, which gathers the path.
@@ -109,10 +100,7 @@ impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: fmt::Display>(reason: T) -> Self {
-        Self(Box::new(Told {
-            reason: reason.to_string(),
-            steps: Vec::new(),
-        }))
+        Self(Box::new(Told { reason: reason.to_string(), steps: Vec::new() }))
     }
 }
 
@@ -133,27 +121,17 @@ struct Decoder<'de, 's> {
 
 impl<'de, 's> Decoder<'de, 's> {
     fn kind(&self) -> Kind {
-        if self.value.is_null() {
-            Kind::Null
-        } else {
-            self.value.header.kind
-        }
+        if self.value.is_null() { Kind::Null } else { self.value.header.kind }
     }
 
     fn inside(&self, value: Value<'de>) -> Self {
-        Self {
-            value,
-            symbols: self.symbols,
-            depth: self.depth + 1,
-        }
+        Self { value, symbols: self.symbols, depth: self.depth + 1 }
     }
 
     /// Refuses to go into a container that is too deep.
     fn enter(&self) -> Result<(), Error> {
         if self.depth > MAX_DEPTH {
-            return Err(de::Error::custom(format_args!(
-                "nested deeper than {MAX_DEPTH} levels"
-            )));
+            return Err(de::Error::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
         }
         Ok(())
     }
@@ -161,9 +139,7 @@ impl<'de, 's> Decoder<'de, 's> {
     fn text(&self) -> Result<&'de str, Error> {
         let body = self.value.body;
         if self.value.header.kind == Kind::Symbol {
-            let text = ion::symbol_id(body)
-                .and_then(|id| self.symbols.text(id))
-                .flatten();
+            let text = ion::symbol_id(body).and_then(|id| self.symbols.text(id)).flatten();
             return text.ok_or_else(|| de::Error::custom("a symbol without text"));
         }
         std::str::from_utf8(body).map_err(|_| Malformed("text that is not UTF-8").into())
@@ -200,11 +176,7 @@ impl<'de, 's> Decoder<'de, 's> {
 
     fn visit_list<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         self.enter()?;
-        let mut items = Items {
-            of: self,
-            reader: Reader::new(self.value.body),
-            index: 0,
-        };
+        let mut items = Items { of: self, reader: Reader::new(self.value.body), index: 0 };
         let visited = visitor.visit_seq(&mut items)?;
         let taken = items.index;
         match items.reader.value()? {
@@ -225,10 +197,7 @@ impl<'de, 's> Decoder<'de, 's> {
 
     fn variant(self) -> Result<Variant<'de, 's>, Error> {
         match self.kind() {
-            Kind::String | Kind::Symbol => Ok(Variant {
-                name: self.text()?,
-                contents: None,
-            }),
+            Kind::String | Kind::Symbol => Ok(Variant { name: self.text()?, contents: None }),
             Kind::Struct => self.variant_with_contents(),
             _ => Err(de::Error::invalid_type(self.unexpected(), &VARIANT)),
         }
@@ -238,10 +207,9 @@ impl<'de, 's> Decoder<'de, 's> {
         self.enter()?;
         let mut fields = Reader::new(self.value.body);
         match (fields.field()?, fields.field()?) {
-            (Some((name, value)), None) => Ok(Variant {
-                name: field_name(name, self.symbols)?,
-                contents: Some(self.inside(value)),
-            }),
+            (Some((name, value)), None) => {
+                Ok(Variant { name: field_name(name, self.symbols)?, contents: Some(self.inside(value)) })
+            }
             _ => Err(de::Error::invalid_value(Unexpected::Map, &VARIANT)),
         }
     }
@@ -265,10 +233,7 @@ fn field_name<'de>(id: usize, symbols: &Symbols<'de>) -> Result<&'de str, Error>
 }
 
 /// For a struct that repeats a field, where each field's last value ends; none for a struct that does not.
-fn last_of_repeated(
-    body: &[u8],
-    symbols: &Symbols<'_>,
-) -> Result<Option<HashMap<usize, usize>>, Error> {
+fn last_of_repeated(body: &[u8], symbols: &Symbols<'_>) -> Result<Option<HashMap<usize, usize>>, Error> {
     let mut seen = 0_u128;
     let mut high = Vec::new();
     let mut repeats = false;
@@ -321,9 +286,7 @@ impl<'de> Deserializer<'de> for Decoder<'de, '_> {
 
     fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.value.body {
-            &[a, b, c, d] if self.kind() == Kind::Float => {
-                visitor.visit_f32(f32::from_be_bytes([a, b, c, d]))
-            }
+            &[a, b, c, d] if self.kind() == Kind::Float => visitor.visit_f32(f32::from_be_bytes([a, b, c, d])),
             _ => self.deserialize_f64(visitor),
         }
     }
@@ -359,11 +322,7 @@ impl<'de> Deserializer<'de> for Decoder<'de, '_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -396,19 +355,14 @@ struct Items<'de, 's> {
 impl<'de> SeqAccess<'de> for Items<'de, '_> {
     type Error = Error;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Error> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         let Some(value) = self.reader.value()? else {
             return Ok(None);
         };
         let index = self.index;
         self.index += 1;
         let element = seed.deserialize(self.of.inside(value));
-        element
-            .map(Some)
-            .map_err(|error| error.at(Step::Index(index)))
+        element.map(Some).map_err(|error| error.at(Step::Index(index)))
     }
 }
 
@@ -425,19 +379,14 @@ struct Fields<'de, 's> {
 impl<'de> Fields<'de, '_> {
     fn is_overruled(&self, id: usize) -> bool {
         let id = self.of.symbols.canonical(id);
-        self.last
-            .as_ref()
-            .is_some_and(|last| last.get(&id) != Some(&self.reader.at()))
+        self.last.as_ref().is_some_and(|last| last.get(&id) != Some(&self.reader.at()))
     }
 }
 
 impl<'de> MapAccess<'de> for Fields<'de, '_> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         while let Some((id, value)) = self.reader.field()? {
             if self.is_overruled(id) {
                 continue;
@@ -451,9 +400,7 @@ impl<'de> MapAccess<'de> for Fields<'de, '_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let Some((name, value)) = self.next.take() else {
-            return Err(de::Error::custom(
-                "a field's value was asked for before its name",
-            ));
+            return Err(de::Error::custom("a field's value was asked for before its name"));
         };
         let field = seed.deserialize(self.of.inside(value));
         field.map_err(|error| error.at(Step::Field(short_name(name).into_owned())))
@@ -500,11 +447,7 @@ impl<'de> Deserializer<'de> for Key<'de> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -563,9 +506,7 @@ impl<'de> VariantAccess<'de> for Variant<'de, '_> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
-        self.with_contents("a variant with contents", |contents| {
-            seed.deserialize(contents)
-        })
+        self.with_contents("a variant with contents", |contents| seed.deserialize(contents))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
@@ -575,14 +516,8 @@ impl<'de> VariantAccess<'de> for Variant<'de, '_> {
         })
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.with_contents("a variant with fields", |contents| {
-            contents.deserialize_any(visitor)
-        })
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+        self.with_contents("a variant with fields", |contents| contents.deserialize_any(visitor))
     }
 }
 
@@ -597,10 +532,7 @@ mod tests {
     use super::*;
 
     fn plain(bytes: &[u8]) -> Encoded {
-        Encoded {
-            bytes: Bytes::copy_from_slice(bytes),
-            symbols: None,
-        }
+        Encoded { bytes: Bytes::copy_from_slice(bytes), symbols: None }
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -612,14 +544,9 @@ mod tests {
     #[test]
     fn an_error_says_where_and_what_was_found() {
         let rows = BTreeMap::from([("rows", vec![("name", "price"), ("a", "b")])]);
-        let error =
-            decode::<BTreeMap<String, Vec<(String, f64)>>>(&encode(&rows).unwrap()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "$.rows[0][1]: invalid type: string \"price\", expected f64"
-        );
-        let error =
-            decode::<Vec<Row>>(&encode(&[BTreeMap::from([("name", "n")])]).unwrap()).unwrap_err();
+        let error = decode::<BTreeMap<String, Vec<(String, f64)>>>(&encode(&rows).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "$.rows[0][1]: invalid type: string \"price\", expected f64");
+        let error = decode::<Vec<Row>>(&encode(&[BTreeMap::from([("name", "n")])]).unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "$[0]: missing field `price`");
     }
 
@@ -627,34 +554,20 @@ mod tests {
     fn of_repeated_fields_the_last_counts() {
         // {name: "a", version: 7, name: "b", version: 8}, the second `name` from a local table.
         let value = Encoded {
-            bytes: Bytes::from_static(&[
-                0xDC, 0x84, 0x81, b'a', 0x85, 0x21, 7, 0x8A, 0x81, b'b', 0x85, 0x21, 8,
-            ]),
-            symbols: Some(Bytes::from_static(&[
-                0xEA, 0x81, 0x83, 0xD7, 0x87, 0xB5, 0x84, b'n', b'a', b'm', b'e',
-            ])),
+            bytes: Bytes::from_static(&[0xDC, 0x84, 0x81, b'a', 0x85, 0x21, 7, 0x8A, 0x81, b'b', 0x85, 0x21, 8]),
+            symbols: Some(Bytes::from_static(&[0xEA, 0x81, 0x83, 0xD7, 0x87, 0xB5, 0x84, b'n', b'a', b'm', b'e'])),
         };
         #[derive(Debug, PartialEq, Deserialize)]
         struct Named<'a> {
             name: &'a str,
             version: u8,
         }
-        assert_eq!(
-            decode::<Named<'_>>(&value).unwrap(),
-            Named {
-                name: "b",
-                version: 8
-            }
-        );
+        assert_eq!(decode::<Named<'_>>(&value).unwrap(), Named { name: "b", version: 8 });
     }
 
     #[test]
     fn what_serde_cannot_hold_is_named() {
-        let reason = |bytes: &[u8]| {
-            decode::<serde_json::Value>(&plain(bytes))
-                .unwrap_err()
-                .reason
-        };
+        let reason = |bytes: &[u8]| decode::<serde_json::Value>(&plain(bytes)).unwrap_err().reason;
         assert!(reason(&[0x52, 0xC1, 0x0F]).starts_with("a decimal, which"));
         let mut int = vec![0x2E, 0x91, 4];
         int.resize(20, 0);
@@ -664,10 +577,7 @@ mod tests {
     #[test]
     fn an_int_is_a_float_where_one_is_asked_for() {
         assert_eq!(decode::<f64>(&encode(&7).unwrap()).unwrap(), 7.0);
-        assert_eq!(
-            decode::<f64>(&encode(&-(1_i128 << 100)).unwrap()).unwrap(),
-            -(2_f64.powi(100))
-        );
+        assert_eq!(decode::<f64>(&encode(&-(1_i128 << 100)).unwrap()).unwrap(), -(2_f64.powi(100)));
         assert!(decode::<i64>(&encode(&7.0).unwrap()).is_err());
     }
 
@@ -704,14 +614,8 @@ mod tests {
                 deserializer.deserialize_byte_buf(Visit)
             }
         }
-        assert_eq!(
-            decode::<Buf>(&plain(&[0xA2, 1, 2])).unwrap(),
-            Buf(vec![1, 2])
-        );
-        assert_eq!(
-            decode::<Buf>(&encode(&[1, 2]).unwrap()).unwrap(),
-            Buf(vec![1, 2])
-        );
+        assert_eq!(decode::<Buf>(&plain(&[0xA2, 1, 2])).unwrap(), Buf(vec![1, 2]));
+        assert_eq!(decode::<Buf>(&encode(&[1, 2]).unwrap()).unwrap(), Buf(vec![1, 2]));
     }
 
     #[test]
@@ -725,18 +629,8 @@ mod tests {
         }
         let error = decode::<serde_json::Value>(&plain(&deep)).unwrap_err();
         assert_eq!(error.reason, "nested deeper than 200 levels");
-        for bytes in [
-            &[][..],
-            &[0xF0],
-            &[0xD2, 0x8A, 0x20],
-            &[0x71, 99],
-            &[0x82, 0xFF, 0xFE],
-            &[0xB1, 0x21],
-        ] {
-            assert!(
-                decode::<serde_json::Value>(&plain(bytes)).is_err(),
-                "{bytes:x?}"
-            );
+        for bytes in [&[][..], &[0xF0], &[0xD2, 0x8A, 0x20], &[0x71, 99], &[0x82, 0xFF, 0xFE], &[0xB1, 0x21]] {
+            assert!(decode::<serde_json::Value>(&plain(bytes)).is_err(), "{bytes:x?}");
         }
     }
 }

@@ -52,11 +52,8 @@ pub fn encode_element(element: &Element) -> Result<Encoded, EncodeError> {
     if is_too_deep(element) {
         return Err(EncodeError::TooDeep);
     }
-    let stream = element
-        .encode_as(Binary)
-        .map_err(|error| EncodeError::Custom(error.to_string()))?;
-    only_value(&stream.into())
-        .map_err(|fault| EncodeError::Custom(fault.refused_in_frame().to_string()))
+    let stream = element.encode_as(Binary).map_err(|error| EncodeError::Custom(error.to_string()))?;
+    only_value(&stream.into()).map_err(|fault| EncodeError::Custom(fault.refused_in_frame().to_string()))
 }
 
 fn only_value(stream: &Bytes) -> Result<Encoded, Fault> {
@@ -64,10 +61,7 @@ fn only_value(stream: &Bytes) -> Result<Encoded, Fault> {
     let value = top.next()?.map(|value| top.encoded(&value));
     match (value, top.next()?) {
         (Some(value), None) => Ok(value),
-        _ => Err(Fault::malformed(
-            0,
-            ion::Malformed("a symbol table is not a value"),
-        )),
+        _ => Err(Fault::malformed(0, ion::Malformed("a symbol table is not a value"))),
     }
 }
 
@@ -81,9 +75,7 @@ fn is_too_deep(element: &Element) -> bool {
             Value::List(items) | Value::SExp(items) => {
                 waiting.extend(items.iter().map(|item| (item, inside)));
             }
-            Value::Struct(fields) => {
-                waiting.extend(fields.iter().map(|(_, value)| (value, inside)))
-            }
+            Value::Struct(fields) => waiting.extend(fields.iter().map(|(_, value)| (value, inside))),
             _ => {}
         }
     }
@@ -97,19 +89,12 @@ fn is_too_deep(element: &Element) -> bool {
 /// [`DecodeError`] for bytes that are not well-formed.
 pub fn decode_element(value: &Encoded) -> Result<Element, DecodeError> {
     check(value, Profile::Rust, "$")?;
-    let malformed = |reason| DecodeError {
-        path: "$".into(),
-        reason,
-    };
+    let malformed = |reason| DecodeError { path: "$".into(), reason };
     let stream = in_a_list(value);
     let list = caught(move || Element::read_one(stream)).map_err(malformed)?;
-    let items = list
-        .try_into_list()
-        .map_err(|error| malformed(error.to_string()))?;
+    let items = list.try_into_list().map_err(|error| malformed(error.to_string()))?;
     let mut items = items.into_iter();
-    items
-        .next()
-        .ok_or_else(|| malformed("there is no value".into()))
+    items.next().ok_or_else(|| malformed("there is no value".into()))
 }
 
 /// The value as the only element of a list, so that no reader takes it for one of a stream's own values.
@@ -139,9 +124,7 @@ pub fn text_to_element(text: &str) -> Result<Element, TextError> {
 }
 
 /// Runs the text reader, which takes ten kilobytes of stack a level where it is not optimized, on a thread that has them.
-fn on_a_stack_of_its_own<T: Send + 'static>(
-    read: impl FnOnce() -> IonResult<T> + Send + 'static,
-) -> Result<T, String> {
+fn on_a_stack_of_its_own<T: Send + 'static>(read: impl FnOnce() -> IonResult<T> + Send + 'static) -> Result<T, String> {
     let read = move || read().map_err(|error| error.to_string());
     let thread = thread::Builder::new().stack_size(TEXT_STACK).spawn(read);
     let thread = thread.map_err(|error| format!("no thread to read it on: {error}"))?;
@@ -178,10 +161,7 @@ fn depth_of_text(text: &str) -> usize {
     let mut rest = text;
     let (mut depth, mut deepest) = (0_usize, 0);
     while let Some(next) = rest.chars().next() {
-        if let Some(after) = after_lob(rest)
-            .or_else(|| after_quoted(rest))
-            .or_else(|| after_comment(rest))
-        {
+        if let Some(after) = after_lob(rest).or_else(|| after_quoted(rest)).or_else(|| after_comment(rest)) {
             rest = after;
             continue;
         }
@@ -199,17 +179,13 @@ fn depth_of_text(text: &str) -> usize {
 /// What follows a blob, in whose base64 two slashes are no comment. A clob's text is left to [`after_quoted`].
 fn after_lob(text: &str) -> Option<&str> {
     let inside = text.strip_prefix("{{")?;
-    let end = inside.find(|c: char| {
-        !(c.is_ascii_alphanumeric() || c.is_ascii_whitespace() || "+/=".contains(c))
-    })?;
+    let end = inside.find(|c: char| !(c.is_ascii_alphanumeric() || c.is_ascii_whitespace() || "+/=".contains(c)))?;
     inside.get(end..)?.strip_prefix("}}")
 }
 
 /// What follows a string, a long string or a quoted symbol; all of nothing if it does not end.
 fn after_quoted(text: &str) -> Option<&str> {
-    let quote = ["'''", "\"", "'"]
-        .into_iter()
-        .find(|&quote| text.starts_with(quote))?;
+    let quote = ["'''", "\"", "'"].into_iter().find(|&quote| text.starts_with(quote))?;
     let mut rest = text.strip_prefix(quote)?;
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix(quote) {
@@ -289,25 +265,16 @@ mod tests {
     #[test]
     fn text_that_is_no_value_is_refused() {
         for text in ["", "1 2", "[", "}", "\u{e9}\u{0}", "$ion_1_1 1", "{a:}"] {
-            assert!(
-                matches!(text_to_element(text), Err(TextError::Malformed(_))),
-                "{text:?}"
-            );
+            assert!(matches!(text_to_element(text), Err(TextError::Malformed(_))), "{text:?}");
         }
         let long = " ".repeat(MAX_TEXT + 1);
-        assert_eq!(
-            text_to_element(&long),
-            Err(TextError::TooLong { len: MAX_TEXT + 1 })
-        );
+        assert_eq!(text_to_element(&long), Err(TextError::TooLong { len: MAX_TEXT + 1 }));
     }
 
     #[test]
     fn an_element_may_be_as_deep_as_a_value_and_no_deeper() {
-        let nested = |levels| {
-            (1..levels).fold(Element::from(ion_rs::ion_list![]), |inner, _| {
-                ion_rs::ion_list![inner].into()
-            })
-        };
+        let nested =
+            |levels| (1..levels).fold(Element::from(ion_rs::ion_list![]), |inner, _| ion_rs::ion_list![inner].into());
         assert!(decode_element(&encode_element(&nested(201)).unwrap()).is_ok());
         assert_eq!(encode_element(&nested(202)), Err(EncodeError::TooDeep));
     }

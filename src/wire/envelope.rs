@@ -60,16 +60,8 @@ pub struct Positional {
 pub fn read_positional(frame: &Bytes, profile: Profile) -> Result<Positional, Refused> {
     let mut fields = Fields::new(frame, profile)?;
     let positional = Positional {
-        from: [
-            fields.encoded("from.net")?,
-            fields.encoded("from.machine")?,
-            fields.encoded("from.connection")?,
-        ],
-        to: [
-            fields.encoded("to.net")?,
-            fields.encoded("to.machine")?,
-            fields.encoded("to.connection")?,
-        ],
+        from: [fields.encoded("from.net")?, fields.encoded("from.machine")?, fields.encoded("from.connection")?],
+        to: [fields.encoded("to.net")?, fields.encoded("to.machine")?, fields.encoded("to.connection")?],
         subject: fields.encoded("subject")?,
         id: fields.encoded("id")?,
         reply_to: fields.encoded("reply_to")?,
@@ -153,14 +145,9 @@ impl<'a> Fields<'a> {
         let top = Top::new(frame, profile).map_err(Fault::refused_in_frame)?;
         let mut fields = Self { top };
         let schema = fields.next("schema")?.value;
-        let is_message = schema.header.kind == Kind::String
-            && !schema.is_null()
-            && schema.body == MESSAGE_SCHEMA.as_bytes();
-        if is_message {
-            Ok(fields)
-        } else {
-            Err(not_a_message(schema))
-        }
+        let is_message =
+            schema.header.kind == Kind::String && !schema.is_null() && schema.body == MESSAGE_SCHEMA.as_bytes();
+        if is_message { Ok(fields) } else { Err(not_a_message(schema)) }
     }
 
     fn next(&mut self, name: &'static str) -> Result<TopValue<'a>, Refused> {
@@ -205,13 +192,7 @@ impl<'a> Fields<'a> {
             Kind::Positive => ion::magnitude(value.body).and_then(|number| number.try_into().ok()),
             _ => None,
         };
-        let wrong = || {
-            odd(
-                value,
-                name,
-                "a connection is an int from 0 to 2^64 - 1, or null",
-            )
-        };
+        let wrong = || odd(value, name, "a connection is an int from 0 to 2^64 - 1, or null");
         number.map(Some).ok_or_else(wrong)
     }
 
@@ -222,25 +203,15 @@ impl<'a> Fields<'a> {
 
     fn int(&mut self, name: &'static str) -> Result<Option<i64>, Refused> {
         let value = self.next(name)?.value;
-        let magnitude =
-            || ion::magnitude(value.body).and_then(|number| i128::try_from(number).ok());
+        let magnitude = || ion::magnitude(value.body).and_then(|number| i128::try_from(number).ok());
         let number = match value.header.kind {
             _ if value.is_null() => return Ok(None),
             Kind::Positive => magnitude(),
             Kind::Negative => magnitude().map(|number| -number),
             _ => None,
         };
-        let wrong = || {
-            odd(
-                value,
-                name,
-                "a message number is an int of 64 bits, or null",
-            )
-        };
-        number
-            .and_then(|number| number.try_into().ok())
-            .map(Some)
-            .ok_or_else(wrong)
+        let wrong = || odd(value, name, "a message number is an int of 64 bits, or null");
+        number.and_then(|number| number.try_into().ok()).map(Some).ok_or_else(wrong)
     }
 
     fn meta(&mut self) -> Result<Encoded, Refused> {
@@ -276,12 +247,7 @@ fn text(value: Value<'_>) -> Option<ByteString> {
 }
 
 fn odd(value: Value<'_>, name: &'static str, reason: &'static str) -> Refused {
-    Refused {
-        kind: RefusedKind::Odd,
-        what: value.header.name(),
-        path: name.into(),
-        reason: Cow::Borrowed(reason),
-    }
+    Refused { kind: RefusedKind::Odd, what: value.header.name(), path: name.into(), reason: Cow::Borrowed(reason) }
 }
 
 fn not_a_message(schema: Value<'_>) -> Refused {

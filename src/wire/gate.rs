@@ -10,9 +10,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
-use super::ion::{
-    self, Header, Kind, MARKER, Malformed, Reader, SYMBOL_TABLE, SYSTEM_SYMBOLS, Value,
-};
+use super::ion::{self, Header, Kind, MARKER, Malformed, Reader, SYMBOL_TABLE, SYSTEM_SYMBOLS, Value};
 use super::refused::{Fault, Refused, RefusedKind, path_to};
 use super::symbols::{LocalTable, SYSTEM_MAX_ID};
 use super::{Encoded, MAX_DEPTH, MAX_DEPTH_COMPAT, MAX_DIGITS_COMPAT, MAX_SYMBOLS, Profile};
@@ -44,9 +42,7 @@ fn single_value(bytes: &[u8], scope: &Scope, profile: Profile) -> Result<(), Fau
         return Err(malformed(reader.at(), "more than one value"));
     }
     match Reader::new(bytes).value() {
-        Ok(Some(value)) if value.is_symbol_table() => {
-            Err(malformed(0, "a symbol table in place of a value"))
-        }
+        Ok(Some(value)) if value.is_symbol_table() => Err(malformed(0, "a symbol table in place of a value")),
         _ => Ok(()),
     }
 }
@@ -61,10 +57,7 @@ pub(crate) struct Scope {
 
 impl Default for Scope {
     fn default() -> Self {
-        Self {
-            max_id: SYSTEM_MAX_ID,
-            textless: Vec::new(),
-        }
+        Self { max_id: SYSTEM_MAX_ID, textless: Vec::new() }
     }
 }
 
@@ -93,9 +86,7 @@ impl Scope {
             match ahead.value().map_err(malformed)? {
                 Some(table) if table.is_symbol_table() => self.apply(table, at)?,
                 _ => {
-                    return Err(malformed(Malformed(
-                        "something else among the symbol tables",
-                    )));
+                    return Err(malformed(Malformed("something else among the symbol tables")));
                 }
             }
         }
@@ -115,9 +106,7 @@ impl Scope {
                 None => self.textless.push(self.max_id),
                 // Readers that go by text would take a value annotated with it for a table, and miscount the values.
                 Some(text) if Some(&text) == SYSTEM_SYMBOLS.get(SYMBOL_TABLE - 1) => {
-                    return Err(malformed(Malformed(
-                        "a local symbol named $ion_symbol_table",
-                    )));
+                    return Err(malformed(Malformed("a local symbol named $ion_symbol_table")));
                 }
                 Some(_) => {}
             }
@@ -184,10 +173,7 @@ impl Tables {
                 [] => None,
                 [one] => Some(frame.slice(one.clone())),
                 many => {
-                    let parts: Vec<&[u8]> = many
-                        .iter()
-                        .filter_map(|range| frame.get(range.clone()))
-                        .collect();
+                    let parts: Vec<&[u8]> = many.iter().filter_map(|range| frame.get(range.clone())).collect();
                     Some(parts.concat().into())
                 }
             };
@@ -225,9 +211,7 @@ impl<'a> Top<'a> {
                 0xE0 => self.marker()?,
                 0..ion::NULL => {
                     let at = self.reader.at();
-                    self.reader
-                        .skip_padding()
-                        .map_err(|reason| Fault::malformed(at, reason))?;
+                    self.reader.skip_padding().map_err(|reason| Fault::malformed(at, reason))?;
                 }
                 _ => {
                     if let Some(value) = self.value_or_table()? {
@@ -242,10 +226,7 @@ impl<'a> Top<'a> {
     fn marker(&mut self) -> Result<(), Fault> {
         let at = self.reader.at();
         if self.reader.take(MARKER.len()) != Ok(&MARKER) {
-            return Err(Fault::malformed(
-                at,
-                Malformed("a version marker other than that of Ion 1.0"),
-            ));
+            return Err(Fault::malformed(at, Malformed("a version marker other than that of Ion 1.0")));
         }
         self.scope.reset();
         self.tables.clear();
@@ -258,29 +239,18 @@ impl<'a> Top<'a> {
         let malformed = |reason| Fault::malformed(at, reason);
         self.walking = Some(at);
         let mut ahead = self.reader;
-        let value = ahead
-            .value()
-            .map_err(malformed)?
-            .ok_or(malformed(ion::TRUNCATED))?;
+        let value = ahead.value().map_err(malformed)?.ok_or(malformed(ion::TRUNCATED))?;
         let is_table = value.is_symbol_table();
         if is_table {
             self.walking = None;
         }
-        let profile = if is_table {
-            Profile::Rust
-        } else {
-            self.profile
-        };
+        let profile = if is_table { Profile::Rust } else { self.profile };
         let mut walk = Walk::new(&mut self.reader, &self.scope, profile);
         walk.value()?;
         let uses_local = walk.uses_local;
         let range = at..self.reader.at();
         if !is_table {
-            return Ok(Some(TopValue {
-                value,
-                range,
-                uses_local,
-            }));
+            return Ok(Some(TopValue { value, range, uses_local }));
         }
         let appends = LocalTable::read(value).map_err(malformed)?.appends;
         self.scope.apply(value, at)?;
@@ -292,11 +262,7 @@ impl<'a> Top<'a> {
     pub(crate) fn encoded(&mut self, value: &TopValue<'a>) -> Encoded {
         Encoded {
             bytes: self.frame.slice(value.range.clone()),
-            symbols: if value.uses_local {
-                self.tables.join(self.frame)
-            } else {
-                None
-            },
+            symbols: if value.uses_local { self.tables.join(self.frame) } else { None },
         }
     }
 
@@ -333,12 +299,7 @@ struct Walk<'r, 'a> {
 
 impl<'r, 'a> Walk<'r, 'a> {
     fn new(reader: &'r mut Reader<'a>, scope: &'r Scope, profile: Profile) -> Self {
-        Self {
-            reader,
-            scope,
-            profile,
-            uses_local: false,
-        }
+        Self { reader, scope, profile, uses_local: false }
     }
 
     /// Walks the next value with all it holds.
@@ -414,10 +375,7 @@ impl<'r, 'a> Walk<'r, 'a> {
             }
         }
         if header.kind.is_container() && !header.is_null() {
-            return Ok(Some(Level {
-                end: self.reader.at() + header.len,
-                in_struct: header.kind == Kind::Struct,
-            }));
+            return Ok(Some(Level { end: self.reader.at() + header.len, in_struct: header.kind == Kind::Struct }));
         }
         let body = self.reader.take(header.len).map_err(malformed)?;
         if header.is_null() {
@@ -437,11 +395,7 @@ impl<'r, 'a> Walk<'r, 'a> {
 
     fn symbol(&mut self, id: usize) -> Result<(), Malformed> {
         self.uses_local |= id > SYSTEM_MAX_ID;
-        if self.scope.knows(id) {
-            Ok(())
-        } else {
-            Err(Malformed("a symbol that no table defines"))
-        }
+        if self.scope.knows(id) { Ok(()) } else { Err(Malformed("a symbol that no table defines")) }
     }
 
     fn field_name(&mut self) -> Result<(), Fault> {
@@ -454,11 +408,7 @@ impl<'r, 'a> Walk<'r, 'a> {
         };
         let names_padding = next < ion::NULL;
         if self.profile == Profile::Compat && !names_padding && !self.scope.has_text(id) {
-            return Err(unsupported(
-                at,
-                "field name without text",
-                "Python reads no such struct",
-            ));
+            return Err(unsupported(at, "field name without text", "Python reads no such struct"));
         }
         Ok(())
     }
@@ -467,28 +417,15 @@ impl<'r, 'a> Walk<'r, 'a> {
         let malformed = |reason| Err(Fault::malformed(at, Malformed(reason)));
         let compat = self.profile == Profile::Compat;
         match header.kind {
-            Kind::String if std::str::from_utf8(body).is_err() => {
-                malformed("text that is not UTF-8")
+            Kind::String if std::str::from_utf8(body).is_err() => malformed("text that is not UTF-8"),
+            Kind::Negative if body.iter().all(|&byte| byte == 0) => malformed("an int that is minus zero"),
+            Kind::Positive | Kind::Negative if compat && has_too_many_digits(body) => {
+                Err(Fault { at, kind: RefusedKind::Limit, what: "int", reason: "Python reads at most 4300 digits" })
             }
-            Kind::Negative if body.iter().all(|&byte| byte == 0) => {
-                malformed("an int that is minus zero")
-            }
-            Kind::Positive | Kind::Negative if compat && has_too_many_digits(body) => Err(Fault {
-                at,
-                kind: RefusedKind::Limit,
-                what: "int",
-                reason: "Python reads at most 4300 digits",
-            }),
             Kind::Symbol => {
                 let id = ion::symbol_id(body).unwrap_or(usize::MAX);
-                self.symbol(id)
-                    .map_err(|reason| Fault::malformed(at, reason))?;
-                refuse_if(
-                    compat,
-                    at,
-                    "symbol",
-                    "Python reads no symbols, only strings",
-                )
+                self.symbol(id).map_err(|reason| Fault::malformed(at, reason))?;
+                refuse_if(compat, at, "symbol", "Python reads no symbols, only strings")
             }
             Kind::Decimal if !is_decimal(body) => malformed("a decimal without a sound exponent"),
             Kind::Decimal => refuse_if(compat, at, "decimal", "Python reads no decimals"),
@@ -501,26 +438,12 @@ impl<'r, 'a> Walk<'r, 'a> {
     }
 }
 
-fn refuse_if(
-    refuse: bool,
-    at: usize,
-    what: &'static str,
-    reason: &'static str,
-) -> Result<(), Fault> {
-    if refuse {
-        Err(unsupported(at, what, reason))
-    } else {
-        Ok(())
-    }
+fn refuse_if(refuse: bool, at: usize, what: &'static str, reason: &'static str) -> Result<(), Fault> {
+    if refuse { Err(unsupported(at, what, reason)) } else { Ok(()) }
 }
 
 fn unsupported(at: usize, what: &'static str, reason: &'static str) -> Fault {
-    Fault {
-        at,
-        kind: RefusedKind::Unsupported,
-        what,
-        reason,
-    }
+    Fault { at, kind: RefusedKind::Unsupported, what, reason }
 }
 
 /// The smallest magnitude of more than [`MAX_DIGITS_COMPAT`] digits.
@@ -601,10 +524,7 @@ mod tests {
     use super::*;
 
     fn plain(bytes: &[u8]) -> Encoded {
-        Encoded {
-            bytes: Bytes::copy_from_slice(bytes),
-            symbols: None,
-        }
+        Encoded { bytes: Bytes::copy_from_slice(bytes), symbols: None }
     }
 
     #[test]
@@ -636,10 +556,7 @@ mod tests {
         assert_eq!(refused.kind, RefusedKind::Limit);
         assert!(refused.path.starts_with("c[0][0]") && refused.path.len() < 210);
         assert!(check(&nested(201), Profile::Rust, "c").is_ok());
-        assert_eq!(
-            check(&nested(202), Profile::Rust, "c").unwrap_err().kind,
-            RefusedKind::Limit
-        );
+        assert_eq!(check(&nested(202), Profile::Rust, "c").unwrap_err().kind, RefusedKind::Limit);
     }
 
     #[test]
@@ -658,16 +575,7 @@ mod tests {
         let ok = |bytes: &[u8]| check(&plain(bytes), Profile::Rust, "c").is_ok();
         assert!(ok(&[0x50]) && ok(&[0x52, 0xC1, 0x0F]) && !ok(&[0x51, 0x41]));
         let moment = [0x80, 0x0F, 0xEA, 0x81, 0x81, 0x80, 0x80, 0x80, 0xC6];
-        for (len, good) in [
-            (1, false),
-            (3, true),
-            (4, true),
-            (5, true),
-            (6, false),
-            (7, true),
-            (8, true),
-            (9, true),
-        ] {
+        for (len, good) in [(1, false), (3, true), (4, true), (5, true), (6, false), (7, true), (8, true), (9, true)] {
             let bytes = [&[0x60 | len as u8], &moment[..len]].concat();
             assert_eq!(ok(&bytes), good, "{len} bytes");
         }

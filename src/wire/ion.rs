@@ -144,11 +144,7 @@ impl Header {
     }
 
     pub(crate) fn name(self) -> &'static str {
-        if self.is_null() {
-            "null"
-        } else {
-            self.kind.name()
-        }
+        if self.is_null() { "null" } else { self.kind.name() }
     }
 }
 
@@ -175,11 +171,7 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            at: 0,
-            end: bytes.len(),
-        }
+        Self { bytes, at: 0, end: bytes.len() }
     }
 
     /// Where the next byte is, counted from the first one.
@@ -203,11 +195,7 @@ impl<'a> Reader<'a> {
 
     /// The next byte, without passing it.
     pub(crate) fn peek(&self) -> Option<u8> {
-        if self.at < self.end {
-            self.bytes.get(self.at).copied()
-        } else {
-            None
-        }
+        if self.at < self.end { self.bytes.get(self.at).copied() } else { None }
     }
 
     pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
@@ -292,11 +280,7 @@ impl<'a> Reader<'a> {
                 Kind::Annotated => return self.annotated(header.len).map(Some),
                 _ => {
                     let body = self.take(header.len)?;
-                    return Ok(Some(Value {
-                        header,
-                        body,
-                        annotations: &[],
-                    }));
+                    return Ok(Some(Value { header, body, annotations: &[] }));
                 }
             }
         }
@@ -311,11 +295,7 @@ impl<'a> Reader<'a> {
         if matches!(header.kind, Kind::Nop | Kind::Annotated) || self.at != end {
             return Err(Malformed("annotations hold exactly one value"));
         }
-        Ok(Value {
-            header,
-            body,
-            annotations,
-        })
+        Ok(Value { header, body, annotations })
     }
 
     /// The next field of a struct, past padding: its name's id and its value; none at the end.
@@ -352,11 +332,7 @@ pub(crate) fn magnitude(bytes: &[u8]) -> Option<u128> {
     if bytes.len() > 16 {
         return None;
     }
-    Some(
-        bytes
-            .iter()
-            .fold(0, |number, &byte| number << 8 | u128::from(byte)),
-    )
+    Some(bytes.iter().fold(0, |number, &byte| number << 8 | u128::from(byte)))
 }
 
 pub(crate) fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
@@ -500,11 +476,7 @@ fn insert_length(start: usize, len: usize, out: &mut Vec<u8>) {
     let end = out.len();
     out.extend_from_slice(&groups[..count]);
     out.copy_within(start..end, start + count);
-    for (place, group) in out
-        .iter_mut()
-        .skip(start)
-        .zip(&groups[groups.len() - count..])
-    {
+    for (place, group) in out.iter_mut().skip(start).zip(&groups[groups.len() - count..]) {
         *place = *group;
     }
 }
@@ -524,11 +496,7 @@ mod tests {
             let header = reader.header().unwrap();
             assert_eq!((header.kind, header.len), (Kind::List, len));
             let body = reader.take(len).unwrap();
-            assert!(
-                body.iter()
-                    .enumerate()
-                    .all(|(n, &b)| b == (n % 15) as u8 | 0x80)
-            );
+            assert!(body.iter().enumerate().all(|(n, &b)| b == (n % 15) as u8 | 0x80));
             assert!(reader.is_at_end());
         }
     }
@@ -553,27 +521,15 @@ mod tests {
     #[test]
     fn a_reader_never_leaves_its_bytes() {
         let refused = |bytes: &[u8]| Reader::new(bytes).value().unwrap_err().0;
-        assert_eq!(
-            refused(&[0xB2, 0x20]),
-            "it goes past the end of what holds it"
-        );
+        assert_eq!(refused(&[0xB2, 0x20]), "it goes past the end of what holds it");
         assert_eq!(refused(&[0x8E]), "it ends before its length");
         assert_eq!(
             refused(&[0x8E, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0xFF]),
             "it goes past the end of what holds it"
         );
-        assert_eq!(
-            refused(&[0x8E, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80]),
-            "a length or an id of more than nine bytes"
-        );
-        assert_eq!(
-            refused(&[0xE4, 0x81, 0x8A, 0xE3, 0x81]),
-            "it goes past the end of what holds it"
-        );
-        assert_eq!(
-            refused(&[0xE3, 0x81, 0x8A, 0x00]),
-            "annotations hold exactly one value"
-        );
+        assert_eq!(refused(&[0x8E, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80]), "a length or an id of more than nine bytes");
+        assert_eq!(refused(&[0xE4, 0x81, 0x8A, 0xE3, 0x81]), "it goes past the end of what holds it");
+        assert_eq!(refused(&[0xE3, 0x81, 0x8A, 0x00]), "annotations hold exactly one value");
         assert_eq!(refused(&[0xF0]), "type code 15 is not in use");
     }
 }

@@ -16,7 +16,9 @@
 mod de;
 mod element;
 mod envelope;
+mod frame;
 mod gate;
+mod hops;
 mod ion;
 mod refused;
 mod ser;
@@ -27,11 +29,12 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use de::{DecodeError, decode};
-pub use element::{
-    MAX_TEXT, TextError, decode_element, element_to_text, encode_element, text_to_element,
-};
+pub use element::{MAX_TEXT, TextError, decode_element, element_to_text, encode_element, text_to_element};
 pub use envelope::{Envelope, Positional, read_message, read_positional, write_message};
+pub use frame::{FrameKind, Header, kind, read_frame, write_frame};
 pub use gate::check;
+pub(crate) use hops::count_hop;
+pub use ion_rs::Element;
 pub use refused::{Refused, RefusedKind};
 pub use ser::{EncodeError, encode};
 
@@ -93,10 +96,7 @@ impl Encoded {
     }
 
     const fn plain(bytes: &'static [u8]) -> Self {
-        Self {
-            bytes: Bytes::from_static(bytes),
-            symbols: None,
-        }
+        Self { bytes: Bytes::from_static(bytes), symbols: None }
     }
 
     /// Whether the value is a null, typed or not.
@@ -130,10 +130,6 @@ impl Encoded {
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (bytes, symbols) = (self.bytes.len(), self.symbol_bytes().len());
-        write!(
-            f,
-            "Encoded({}, {bytes} bytes, {symbols} of symbols)",
-            self.type_name()
-        )
+        write!(f, "Encoded({}, {bytes} bytes, {symbols} of symbols)", self.type_name())
     }
 }

@@ -56,22 +56,12 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn malformed(at: usize, reason: Malformed) -> Self {
-        Self {
-            at,
-            kind: RefusedKind::Malformed,
-            what: "malformed Ion",
-            reason: reason.0,
-        }
+        Self { at, kind: RefusedKind::Malformed, what: "malformed Ion", reason: reason.0 }
     }
 
     /// The refusal, with the path that the caller found.
     pub(crate) fn refused(self, path: String) -> Refused {
-        Refused {
-            kind: self.kind,
-            what: self.what,
-            path,
-            reason: Cow::Borrowed(self.reason),
-        }
+        Refused { kind: self.kind, what: self.what, path, reason: Cow::Borrowed(self.reason) }
     }
 
     /// The refusal of something that is in no field.
@@ -83,13 +73,7 @@ impl Fault {
 /// The path from the value that starts at `start` of `bytes` down to the offset `fault`, which starts with `root`.
 ///
 /// What comes before the fault was found well-formed; at the first thing that is not, the path ends.
-pub(crate) fn path_to(
-    fault: usize,
-    root: &str,
-    bytes: &[u8],
-    start: usize,
-    tables: &[u8],
-) -> String {
+pub(crate) fn path_to(fault: usize, root: &str, bytes: &[u8], start: usize, tables: &[u8]) -> String {
     let symbols = Symbols::read(tables).unwrap_or_default();
     let mut path = String::from(root);
     let mut reader = Reader::new(bytes);
@@ -120,13 +104,7 @@ fn enter(reader: &mut Reader<'_>) -> Option<Kind> {
 }
 
 /// Goes to the child that holds the offset `fault`, and adds it to the path. False if there is none.
-fn step(
-    reader: &mut Reader<'_>,
-    kind: Kind,
-    fault: usize,
-    symbols: &Symbols<'_>,
-    path: &mut String,
-) -> bool {
+fn step(reader: &mut Reader<'_>, kind: Kind, fault: usize, symbols: &Symbols<'_>, path: &mut String) -> bool {
     let mut index = 0;
     while !reader.is_at_end() {
         let name = match kind {

@@ -25,9 +25,7 @@ pub enum EncodeError {
     #[error("more than {MAX_SYMBOLS} different field names")]
     TooManyNames,
     /// A map's key that no field name can stand for: use keys that are texts, chars, ints, bools or unit variants.
-    #[error(
-        "a map's key is {found}: only texts, chars, ints, bools and unit variants can be field names"
-    )]
+    #[error("a map's key is {found}: only texts, chars, ints, bools and unit variants can be field names")]
     Key {
         /// What the key is.
         found: &'static str,
@@ -57,11 +55,7 @@ thread_local! {
 ///
 /// [`EncodeError`]: the value cannot be sent in this form.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, EncodeError> {
-    let mut encoder = Encoder {
-        out: SCRATCH.take(),
-        symbols: NewSymbols::default(),
-        depth: 0,
-    };
+    let mut encoder = Encoder { out: SCRATCH.take(), symbols: NewSymbols::default(), depth: 0 };
     encoder.out.clear();
     let done = value.serialize(&mut encoder);
     let encoded = done.map(|()| encoder.encoded());
@@ -81,10 +75,7 @@ impl Encoder {
     fn encoded(&mut self) -> Encoded {
         let bytes = Bytes::copy_from_slice(&self.out);
         if self.symbols.is_empty() {
-            return Encoded {
-                bytes,
-                symbols: None,
-            };
+            return Encoded { bytes, symbols: None };
         }
         self.out.clear();
         self.symbols.write(&mut self.out);
@@ -118,22 +109,14 @@ impl Encoder {
 
     fn container(&mut self, container: Container) -> Result<Open<'_>, EncodeError> {
         let start = self.open(container)?;
-        Ok(Open {
-            encoder: self,
-            start,
-            variant: None,
-        })
+        Ok(Open { encoder: self, start, variant: None })
     }
 
     fn variant(&mut self, name: &str, container: Container) -> Result<Open<'_>, EncodeError> {
         let outer = self.open(Container::Struct)?;
         self.field_name(name)?;
         let start = self.open(container)?;
-        Ok(Open {
-            encoder: self,
-            start,
-            variant: Some(outer),
-        })
+        Ok(Open { encoder: self, start, variant: Some(outer) })
     }
 }
 
@@ -349,11 +332,7 @@ macro_rules! fields {
             type Ok = ();
             type Error = EncodeError;
 
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                name: &'static str,
-                value: &T,
-            ) -> Done {
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Done {
                 self.encoder.field(name, value)
             }
 
@@ -500,13 +479,7 @@ impl ser::Serializer for Key<'_> {
         value.serialize(self)
     }
 
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: &T,
-    ) -> Done {
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(self, _: &'static str, _: u32, _: &'static str, _: &T) -> Done {
         Self::refused("a variant with contents")
     }
 
@@ -522,13 +495,7 @@ impl ser::Serializer for Key<'_> {
         Self::refused("a tuple")
     }
 
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<No, EncodeError> {
+    fn serialize_tuple_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<No, EncodeError> {
         Self::refused("a variant with contents")
     }
 
@@ -540,13 +507,7 @@ impl ser::Serializer for Key<'_> {
         Self::refused("a struct")
     }
 
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<No, EncodeError> {
+    fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<No, EncodeError> {
         Self::refused("a variant with contents")
     }
 }
@@ -571,10 +532,7 @@ mod tests {
         assert_eq!(bytes(&1.5_f32)[0], 0x44);
         assert_eq!(bytes("abc"), [0x83, b'a', b'b', b'c']);
         assert_eq!(bytes(&'é'), [0x82, 0xC3, 0xA9]);
-        assert_eq!(
-            bytes(&(1, "x", None::<u8>)),
-            [0xB5, 0x21, 1, 0x81, b'x', 0x0F]
-        );
+        assert_eq!(bytes(&(1, "x", None::<u8>)), [0xB5, 0x21, 1, 0x81, b'x', 0x0F]);
         assert_eq!(bytes(&(1_u128 << 64)).len(), 10);
     }
 
@@ -585,10 +543,7 @@ mod tests {
         assert_eq!(encoded.symbols, None);
         let encoded = encode(&BTreeMap::from([("a", 1)])).unwrap();
         assert_eq!(&encoded.bytes[..], [0xD3, 0x8A, 0x21, 1]);
-        assert_eq!(
-            encoded.symbols.as_deref(),
-            Some(&[0xE7, 0x81, 0x83, 0xD4, 0x87, 0xB2, 0x81, b'a'][..])
-        );
+        assert_eq!(encoded.symbols.as_deref(), Some(&[0xE7, 0x81, 0x83, 0xD4, 0x87, 0xB2, 0x81, b'a'][..]));
     }
 
     #[test]
@@ -596,10 +551,7 @@ mod tests {
         let error = encode(&BTreeMap::from([((1, 2), 3)])).unwrap_err();
         assert_eq!(error, EncodeError::Key { found: "a tuple" });
         let fine = encode(&BTreeMap::from([(Some(-3), true)])).unwrap();
-        assert_eq!(
-            super::super::decode::<BTreeMap<String, bool>>(&fine).unwrap()["-3"],
-            true
-        );
+        assert_eq!(super::super::decode::<BTreeMap<String, bool>>(&fine).unwrap()["-3"], true);
     }
 
     #[test]
@@ -611,10 +563,6 @@ mod tests {
             }
         }
         assert_eq!(encode(&Endless), Err(EncodeError::TooDeep));
-        assert_eq!(
-            encode(&[1]).unwrap().bytes.len(),
-            3,
-            "the next value is not disturbed"
-        );
+        assert_eq!(encode(&[1]).unwrap().bytes.len(), 3, "the next value is not disturbed");
     }
 }

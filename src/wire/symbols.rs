@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use super::MAX_SYMBOLS;
-use super::ion::{
-    self, Container, IMPORTS, Kind, Malformed, Reader, SYMBOL_TABLE, SYMBOLS, SYSTEM_SYMBOLS, Value,
-};
+use super::ion::{self, Container, IMPORTS, Kind, Malformed, Reader, SYMBOL_TABLE, SYMBOLS, SYSTEM_SYMBOLS, Value};
 
 /// The highest id of the system's own symbols.
 pub(crate) const SYSTEM_MAX_ID: usize = SYSTEM_SYMBOLS.len();
@@ -42,10 +40,7 @@ impl<'a> LocalTable<'a> {
             Some(value) if value.header.kind == Kind::List => value.body,
             _ => &[],
         };
-        Ok(Self {
-            appends: imports.map_or(Ok(false), is_append)?,
-            symbols: Reader::new(symbols),
-        })
+        Ok(Self { appends: imports.map_or(Ok(false), is_append)?, symbols: Reader::new(symbols) })
     }
 
     /// The text of the next symbol: inner none for a symbol without text, outer none at the end.
@@ -56,8 +51,7 @@ impl<'a> LocalTable<'a> {
         if value.header.kind != Kind::String || value.is_null() {
             return Ok(Some(None));
         }
-        let text =
-            std::str::from_utf8(value.body).map_err(|_| Malformed("text that is not UTF-8"))?;
+        let text = std::str::from_utf8(value.body).map_err(|_| Malformed("text that is not UTF-8"))?;
         Ok(Some(Some(text)))
     }
 }
@@ -202,9 +196,7 @@ impl NewSymbols {
 
     fn name(&self, place: usize) -> Option<&str> {
         let end = *self.ends.get(place)?;
-        let start = place
-            .checked_sub(1)
-            .and_then(|before| self.ends.get(before));
+        let start = place.checked_sub(1).and_then(|before| self.ends.get(before));
         self.texts.get(start.copied().unwrap_or(0)..end)
     }
 
@@ -287,10 +279,7 @@ mod tests {
         let many: Vec<String> = (0..30).map(|n| format!("n{n}")).collect();
         let mut many: Vec<&str> = many.iter().map(String::as_str).collect();
         many.extend(["name", "n3"]);
-        for (names, twins) in [
-            (vec!["a", "name", "a"], [(11, 4), (12, 10)]),
-            (many, [(40, 4), (41, 13)]),
-        ] {
+        for (names, twins) in [(vec!["a", "name", "a"], [(11, 4), (12, 10)]), (many, [(40, 4), (41, 13)])] {
             let table = table_of(&names);
             let symbols = Symbols::read(&table).unwrap();
             for (twin, first) in twins {
@@ -303,9 +292,7 @@ mod tests {
     #[test]
     fn only_the_table_in_force_can_be_imported() {
         // $ion_symbol_table::{imports:[{}], symbols:["a"]}
-        let shared = [
-            0xE8, 0x81, 0x83, 0xD7, 0x86, 0xB1, 0xD0, 0x87, 0xB2, 0x81, 0x61,
-        ];
+        let shared = [0xE8, 0x81, 0x83, 0xD7, 0x86, 0xB1, 0xD0, 0x87, 0xB2, 0x81, 0x61];
         let error = Symbols::read(&[&[0xEA], &shared[1..]].concat()).err();
         assert_eq!(error, Some(Malformed("an import of a shared symbol table")));
     }

@@ -41,13 +41,8 @@ proptest! {
 fn frames() -> &'static [Vec<u8>] {
     static FRAMES: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
     FRAMES.get_or_init(|| {
-        let files = ["messages.json", "accepted.json", "rejected.json"]
-            .into_iter()
-            .flat_map(vectors);
-        files
-            .map(|vector| vector.frame.to_vec())
-            .filter(|frame| (1..400).contains(&frame.len()))
-            .collect()
+        let files = ["messages.json", "accepted.json", "rejected.json"].into_iter().flat_map(vectors);
+        files.map(|vector| vector.frame.to_vec()).filter(|frame| (1..400).contains(&frame.len())).collect()
     })
 }
 
@@ -65,11 +60,7 @@ fn every_file_of_the_corpus_passes() {
 #[test]
 fn time_is_bounded_by_the_length_of_the_bytes() {
     const LENGTH: usize = 128 * 1024;
-    let head = [
-        MARKER,
-        b"\x811\x0F\x0F\x21\x03\x0F\x0F\x21\x04\x81S\x0F\x0F",
-    ]
-    .concat();
+    let head = [MARKER, b"\x811\x0F\x0F\x21\x03\x0F\x0F\x21\x04\x81S\x0F\x0F"].concat();
     let around = |contents: &[u8]| [&head, contents, b"\xD0"].concat();
     let list = |body: &[u8]| [&b"\xBE"[..], &var_uint(body.len()), body].concat();
     let many = |bytes: &[u8]| bytes.repeat(LENGTH / bytes.len());
@@ -79,32 +70,14 @@ fn time_is_bounded_by_the_length_of_the_bytes() {
     let shapes = [
         ("nulls", around(&list(&many(b"\x0F")))),
         ("padding", around(&list(&many(b"\x00")))),
-        (
-            "padding between values",
-            around(&[&many(b"\x00")[..], b"\x0F"].concat()),
-        ),
+        ("padding between values", around(&[&many(b"\x00")[..], b"\x0F"].concat())),
         ("markers", around(&[&many(MARKER)[..], b"\x0F"].concat())),
-        (
-            "empty tables",
-            around(&[&many(table)[..], b"\x0F"].concat()),
-        ),
-        (
-            "growing tables",
-            around(&[&many(growing)[..], b"\xD2\x8A\x0F"].concat()),
-        ),
-        (
-            "repeated fields",
-            around(&[&b"\xDE"[..], &var_uint(LENGTH), &many(b"\x84\x0F")].concat()),
-        ),
+        ("empty tables", around(&[&many(table)[..], b"\x0F"].concat())),
+        ("growing tables", around(&[&many(growing)[..], b"\xD2\x8A\x0F"].concat())),
+        ("repeated fields", around(&[&b"\xDE"[..], &var_uint(LENGTH), &many(b"\x84\x0F")].concat())),
         ("deep", around(&nested)),
-        (
-            "length of zeros",
-            around(&[&b"\x8E"[..], &many(b"\x00")].concat()),
-        ),
-        (
-            "one int",
-            around(&[&b"\x2E"[..], &var_uint(LENGTH), &many(b"\xFF")].concat()),
-        ),
+        ("length of zeros", around(&[&b"\x8E"[..], &many(b"\x00")].concat())),
+        ("one int", around(&[&b"\x2E"[..], &var_uint(LENGTH), &many(b"\xFF")].concat())),
     ];
     for (name, frame) in shapes {
         let start = Instant::now();

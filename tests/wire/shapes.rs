@@ -26,10 +26,7 @@ enum Order {
     Cancel,
     Limit(f64),
     Pair(Side, u64),
-    Named {
-        name: String,
-        symbols: Option<Box<Order>>,
-    },
+    Named { name: String, symbols: Option<Box<Order>> },
     Nothing(()),
     Maybe(Option<u8>),
 }
@@ -89,54 +86,24 @@ fn tagged() -> impl Strategy<Value = Tagged> {
 }
 
 fn untagged() -> impl Strategy<Value = Untagged> {
-    let both =
-        (any::<i64>(), any::<String>()).prop_map(|(number, text)| Untagged::Both { number, text });
-    prop_oneof![
-        any::<i64>().prop_map(Untagged::Number),
-        any::<String>().prop_map(Untagged::Text),
-        both
-    ]
+    let both = (any::<i64>(), any::<String>()).prop_map(|(number, text)| Untagged::Both { number, text });
+    prop_oneof![any::<i64>().prop_map(Untagged::Number), any::<String>().prop_map(Untagged::Text), both]
 }
 
 fn zoo() -> impl Strategy<Value = Zoo> {
-    let first = (
-        any::<i64>(),
-        order(),
-        vec(order(), 0..4),
-        tagged(),
-        vec(untagged(), 0..4),
-        any::<(u8, i16, char)>(),
-    );
+    let first = (any::<i64>(), order(), vec(order(), 0..4), tagged(), vec(untagged(), 0..4), any::<(u8, i16, char)>());
     let maps = (
         btree_map(any::<String>(), option::of(-1e300..1e300), 0..12),
         btree_map(any::<i32>(), any::<String>(), 0..4),
         btree_map(any::<bool>(), Just(()), 0..2),
-        btree_map(
-            prop_oneof![Just(Side::Buy), Just(Side::Sell)],
-            any::<u8>(),
-            0..2,
-        ),
+        btree_map(prop_oneof![Just(Side::Buy), Just(Side::Sell)], any::<u8>(), 0..2),
         btree_map("x[a-z]{1,9}", any::<i64>(), 0..4),
     );
     (first, any::<[u32; 3]>(), maps).prop_map(|(first, array, maps)| {
         let (newtype, order, orders, tagged, untagged, tuple) = first;
         let (by_text, by_int, by_bool, by_side, rest) = maps;
         let (unit, newtype) = (Unit, Newtype(newtype));
-        Zoo {
-            unit,
-            newtype,
-            order,
-            orders,
-            tagged,
-            untagged,
-            tuple,
-            array,
-            by_text,
-            by_int,
-            by_bool,
-            by_side,
-            rest,
-        }
+        Zoo { unit, newtype, order, orders, tagged, untagged, tuple, array, by_text, by_int, by_bool, by_side, rest }
     })
 }
 
@@ -152,18 +119,13 @@ pub(crate) fn json_like() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(5, 64, 12, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..16).prop_map(Value::from),
-            vec(("[a-e]{0,2}|name|version", inner), 0..12)
-                .prop_map(|fields| fields.into_iter().collect()),
+            vec(("[a-e]{0,2}|name|version", inner), 0..12).prop_map(|fields| fields.into_iter().collect()),
         ]
     })
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: 128,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -204,18 +166,9 @@ fn enums_are_strings_or_structs_of_one_field() {
     let form = |order: &Order| decode::<Value>(&encode(order).unwrap()).unwrap();
     assert_eq!(form(&Order::Cancel), json!("Cancel"));
     assert_eq!(form(&Order::Limit(1.5)), json!({ "Limit": 1.5 }));
-    assert_eq!(
-        form(&Order::Pair(Side::Sell, 3)),
-        json!({ "Pair": ["Sell", 3] })
-    );
-    let named = Order::Named {
-        name: "n".into(),
-        symbols: None,
-    };
-    assert_eq!(
-        form(&named),
-        json!({ "Named": { "name": "n", "symbols": null } })
-    );
+    assert_eq!(form(&Order::Pair(Side::Sell, 3)), json!({ "Pair": ["Sell", 3] }));
+    let named = Order::Named { name: "n".into(), symbols: None };
+    assert_eq!(form(&named), json!({ "Named": { "name": "n", "symbols": null } }));
 }
 
 #[test]
@@ -230,38 +183,20 @@ fn texts_are_borrowed_from_the_encoded_value() {
 fn thousands_of_field_names_come_back() {
     let map: BTreeMap<String, usize> = (0..5_000).map(|n| (format!("key_{n}"), n)).collect();
     let encoded = encode(&[map.clone(), map.clone()]).unwrap();
-    assert_eq!(
-        decode::<Vec<BTreeMap<String, usize>>>(&encoded).unwrap(),
-        [map.clone(), map]
-    );
+    assert_eq!(decode::<Vec<BTreeMap<String, usize>>>(&encoded).unwrap(), [map.clone(), map]);
     let names: HashMap<usize, ()> = (0..65_537).map(|n| (n, ())).collect();
-    assert_eq!(
-        encode(&names).unwrap_err().to_string(),
-        "more than 65536 different field names"
-    );
+    assert_eq!(encode(&names).unwrap_err().to_string(), "more than 65536 different field names");
 }
 
 #[test]
 fn a_type_that_does_not_fit_is_an_error_with_its_place() {
     let zoo = json!({ "orders": ["Cancel", { "Pair": ["Buy", "x"] }] });
     let error = decode::<BTreeMap<String, Vec<Order>>>(&encode(&zoo).unwrap()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "$.orders[1].Pair[1]: invalid type: string \"x\", expected u64"
-    );
+    assert_eq!(error.to_string(), "$.orders[1].Pair[1]: invalid type: string \"x\", expected u64");
     let error = decode::<Order>(&encode("Other").unwrap()).unwrap_err();
-    assert!(
-        error.reason.starts_with("unknown variant `Other`"),
-        "{error}"
-    );
+    assert!(error.reason.starts_with("unknown variant `Other`"), "{error}");
     let error = decode::<(u8, u8)>(&encode(&[1, 2, 3]).unwrap()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "$: invalid length 3, expected fewer elements"
-    );
+    assert_eq!(error.to_string(), "$: invalid length 3, expected fewer elements");
     let error = decode::<u8>(&encode(&300).unwrap()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "$: invalid value: integer `300`, expected u8"
-    );
+    assert_eq!(error.to_string(), "$: invalid value: integer `300`, expected u8");
 }

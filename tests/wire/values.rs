@@ -6,8 +6,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use vlmessaging::wire::{
-    Encoded, Envelope, Profile, RefusedKind, check, decode_element, encode, encode_element,
-    read_message, read_positional, text_to_element, write_message,
+    Encoded, Envelope, Profile, RefusedKind, check, decode_element, encode, encode_element, read_message,
+    read_positional, text_to_element, write_message,
 };
 use vlmessaging::{Addr, Endpoint};
 
@@ -19,13 +19,8 @@ fn element() -> impl Strategy<Value = Element> {
         any::<bool>().prop_map(Element::boolean),
         (any::<i128>(), 0..127_u32).prop_map(|(n, shift)| Element::int(Int::from(n >> shift))),
         any::<f64>().prop_map(Element::float),
-        (any::<i64>(), -20..20_i64)
-            .prop_map(|(n, exponent)| Element::decimal(Decimal::new(n, exponent))),
-        (1_u32..9999, 1_u32..13).prop_map(|(y, m)| Timestamp::with_year(y)
-            .with_month(m)
-            .build()
-            .unwrap()
-            .into()),
+        (any::<i64>(), -20..20_i64).prop_map(|(n, exponent)| Element::decimal(Decimal::new(n, exponent))),
+        (1_u32..9999, 1_u32..13).prop_map(|(y, m)| Timestamp::with_year(y).with_month(m).build().unwrap().into()),
         any::<String>().prop_map(Element::string),
         "[a-f]{0,2}".prop_map(Element::symbol),
         vec(any::<u8>(), 0..20).prop_map(Element::blob),
@@ -34,56 +29,31 @@ fn element() -> impl Strategy<Value = Element> {
     let tree = leaf.prop_recursive(5, 48, 8, |inner| {
         let items = || vec(inner.clone(), 0..8);
         prop_oneof![
-            items().prop_map(|items| Element::sequence_builder()
-                .push_all(items)
-                .build_list()
-                .into()),
-            items().prop_map(|items| Element::sequence_builder()
-                .push_all(items)
-                .build_sexp()
-                .into()),
+            items().prop_map(|items| Element::sequence_builder().push_all(items).build_list().into()),
+            items().prop_map(|items| Element::sequence_builder().push_all(items).build_sexp().into()),
             vec(("[a-f]{0,2}|name", inner.clone()), 0..8)
                 .prop_map(|fields| Element::struct_builder().with_fields(fields).build().into()),
         ]
     });
     (tree, vec("[x-z]{1,3}", 0..3)).prop_map(|(element, annotations)| {
-        element.with_annotations(
-            annotations
-                .into_iter()
-                .map(Symbol::owned)
-                .collect::<Vec<_>>(),
-        )
+        element.with_annotations(annotations.into_iter().map(Symbol::owned).collect::<Vec<_>>())
     })
 }
 
 fn addr() -> impl Strategy<Value = Addr> {
     let endpoint = |form: &'static str| option::of(form.prop_map(Endpoint::from));
-    (
-        endpoint("tcp://[0-9.]{1,20}:[0-9]{1,5}"),
-        endpoint("ipc:///tmp/[a-z_0-9]{1,30}"),
-        option::of(any::<u64>()),
-    )
-        .prop_map(|(net, machine, connection)| Addr {
-            net,
-            machine,
-            connection,
-        })
+    (endpoint("tcp://[0-9.]{1,20}:[0-9]{1,5}"), endpoint("ipc:///tmp/[a-z_0-9]{1,30}"), option::of(any::<u64>()))
+        .prop_map(|(net, machine, connection)| Addr { net, machine, connection })
 }
 
 fn value() -> impl Strategy<Value = Encoded> {
     let json = json_like().prop_map(|value| encode(&value).unwrap());
-    prop_oneof![
-        json,
-        element().prop_map(|element| encode_element(&element).unwrap())
-    ]
+    prop_oneof![json, element().prop_map(|element| encode_element(&element).unwrap())]
 }
 
 fn meta() -> impl Strategy<Value = Encoded> {
     let some = proptest::collection::btree_map("[a-f]{1,2}", any::<i32>(), 0..12);
-    prop_oneof![
-        Just(Encoded::empty_struct()),
-        some.prop_map(|map| encode(&map).unwrap())
-    ]
+    prop_oneof![Just(Encoded::empty_struct()), some.prop_map(|map| encode(&map).unwrap())]
 }
 
 fn envelope() -> impl Strategy<Value = Envelope> {
@@ -136,43 +106,23 @@ proptest! {
 
 fn refused(text: &str, profile: Profile) -> String {
     let encoded = encode_element(&text_to_element(text).unwrap()).unwrap();
-    check(&encoded, profile, "contents")
-        .unwrap_err()
-        .to_string()
+    check(&encoded, profile, "contents").unwrap_err().to_string()
 }
 
 #[test]
 fn what_python_does_not_read_is_refused_by_what_and_where() {
     for (text, told) in [
-        (
-            "{rows: [1, 2, 3, {data: {{aGk=}}}]}",
-            "blob at contents.rows[3].data: Python reads no blobs",
-        ),
-        (
-            "[[], ({a: 1, b: x})]",
-            "symbol at contents[1][0].b: Python reads no symbols, only strings",
-        ),
+        ("{rows: [1, 2, 3, {data: {{aGk=}}}]}", "blob at contents.rows[3].data: Python reads no blobs"),
+        ("[[], ({a: 1, b: x})]", "symbol at contents[1][0].b: Python reads no symbols, only strings"),
         ("1.5", "decimal at contents: Python reads no decimals"),
-        (
-            "a::b::[c::2026T]",
-            "timestamp at contents[0]: Python reads no timestamps",
-        ),
-        (
-            "{name: {{\"x\"}}}",
-            "clob at contents.name: Python reads no clobs",
-        ),
-        (
-            "{a: {$0: 1}}",
-            "field name without text at contents.a.$0: Python reads no such struct",
-        ),
+        ("a::b::[c::2026T]", "timestamp at contents[0]: Python reads no timestamps"),
+        ("{name: {{\"x\"}}}", "clob at contents.name: Python reads no clobs"),
+        ("{a: {$0: 1}}", "field name without text at contents.a.$0: Python reads no such struct"),
     ] {
         assert_eq!(refused(text, Profile::Compat), told);
     }
     let big = format!("[{}]", "9".repeat(4_301));
-    assert_eq!(
-        refused(&big, Profile::Compat),
-        "int at contents[0]: Python reads at most 4300 digits"
-    );
+    assert_eq!(refused(&big, Profile::Compat), "int at contents[0]: Python reads at most 4300 digits");
 }
 
 #[test]
@@ -193,10 +143,7 @@ fn bytes_are_a_blob_which_only_rust_peers_read() {
     let encoded = encode(&(1, Raw)).unwrap();
     assert_eq!(check(&encoded, Profile::Rust, "contents"), Ok(()));
     let refused = check(&encoded, Profile::Compat, "contents").unwrap_err();
-    assert_eq!(
-        (refused.kind, refused.path.as_str()),
-        (RefusedKind::Unsupported, "contents[1]")
-    );
+    assert_eq!((refused.kind, refused.path.as_str()), (RefusedKind::Unsupported, "contents[1]"));
 }
 
 #[test]
@@ -211,34 +158,15 @@ fn a_refused_frame_tells_the_field_or_the_byte() {
         meta: Encoded::empty_struct(),
     };
     let frame = written(&good);
-    let told = |frame: Vec<u8>| {
-        read_message(&frame.into(), Profile::Compat)
-            .unwrap_err()
-            .to_string()
-    };
-    assert_eq!(
-        told(frame[..frame.len() - 1].to_vec()),
-        "end of frame at meta: a message has twelve values"
-    );
+    let told = |frame: Vec<u8>| read_message(&frame.into(), Profile::Compat).unwrap_err().to_string();
+    assert_eq!(told(frame[..frame.len() - 1].to_vec()), "end of frame at meta: a message has twelve values");
     assert_eq!(
         told([&frame[..], &[0x0F]].concat()),
-        format!(
-            "thirteenth value at byte {}: a message has twelve values",
-            frame.len()
-        )
+        format!("thirteenth value at byte {}: a message has twelve values", frame.len())
     );
-    assert_eq!(
-        told(b"\"1\" null".to_vec()),
-        "frame at byte 0: it does not start with the marker of Ion 1.0 binary"
-    );
-    assert_eq!(
-        told(b"\xE0\x01\x00\xEA\x812".to_vec()),
-        "string at schema: only \"1\" is a message"
-    );
-    assert_eq!(
-        told([&frame[..frame.len() - 1], &[0xB0]].concat()),
-        "list at meta: meta is a struct or null"
-    );
+    assert_eq!(told(b"\"1\" null".to_vec()), "frame at byte 0: it does not start with the marker of Ion 1.0 binary");
+    assert_eq!(told(b"\xE0\x01\x00\xEA\x812".to_vec()), "string at schema: only \"1\" is a message");
+    assert_eq!(told([&frame[..frame.len() - 1], &[0xB0]].concat()), "list at meta: meta is a struct or null");
     assert_eq!(
         told([&frame[..frame.len() - 1], &[0xD3, 0x84, 0x22, 0x01]].concat()),
         "malformed Ion at meta.name: it goes past the end of what holds it"
@@ -257,19 +185,9 @@ fn a_small_subject_does_not_keep_a_large_frame() {
         meta: Encoded::null(),
     };
     let frame = written(&message);
-    let Envelope {
-        from,
-        to,
-        subject,
-        contents,
-        meta,
-        ..
-    } = read_message(&frame, Profile::Compat).unwrap();
+    let Envelope { from, to, subject, contents, meta, .. } = read_message(&frame, Profile::Compat).unwrap();
     assert!(!frame.is_unique());
     drop((contents, meta));
     assert!(frame.is_unique(), "only contents and meta are slices of it");
-    assert_eq!(
-        (from, to, subject),
-        (message.from, message.to, message.subject)
-    );
+    assert_eq!((from, to, subject), (message.from, message.to, message.subject));
 }

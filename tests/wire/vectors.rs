@@ -7,8 +7,7 @@ use ion_rs::{Element, Value as Ion};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 use vlmessaging::wire::{
-    Encoded, Positional, Profile, RefusedKind, decode, decode_element, read_message,
-    read_positional, write_message,
+    Encoded, Positional, Profile, RefusedKind, decode, decode_element, read_message, read_positional, write_message,
 };
 
 pub(crate) struct Vector {
@@ -18,9 +17,7 @@ pub(crate) struct Vector {
 }
 
 pub(crate) fn vectors(file: &str) -> Vec<Vector> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/vectors")
-        .join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vectors").join(file);
     let text = std::fs::read_to_string(path).unwrap();
     let mut json = serde_json::Deserializer::from_str(&text);
     json.disable_recursion_limit();
@@ -35,10 +32,7 @@ pub(crate) fn vectors(file: &str) -> Vec<Vector> {
 }
 
 fn bytes_of(hex: &str) -> Vec<u8> {
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
-        .collect()
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 /// A field in the vectors' notation.
@@ -58,9 +52,7 @@ fn show_element(element: &Element) -> Value {
         Ion::String(text) => json!(text.text()),
         Ion::List(items) | Ion::SExp(items) => items.iter().map(show_element).collect(),
         Ion::Struct(fields) => {
-            let fields = fields
-                .iter()
-                .map(|(name, value)| (name.text().unwrap().into(), show_element(value)));
+            let fields = fields.iter().map(|(name, value)| (name.text().unwrap().into(), show_element(value)));
             show_fields(fields.collect())
         }
         other => panic!("{other:?} is nothing that Python reads"),
@@ -80,11 +72,7 @@ fn show_fields(fields: Vec<(String, Value)>) -> Value {
 }
 
 fn show_float(value: f64) -> Value {
-    let bits = if value.is_nan() {
-        f64::NAN.to_bits()
-    } else {
-        value.to_bits()
-    };
+    let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
     json!({ "$float": format!("{bits:016x}") })
 }
 
@@ -187,10 +175,7 @@ fn expected(told: &Value) -> Value {
             let bits = u64::from_str_radix(fields["$float"].as_str().unwrap(), 16).unwrap();
             show_float(f64::from_bits(bits))
         }
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, value)| (name.clone(), expected(value)))
-            .collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), expected(value))).collect(),
         other => other.clone(),
     }
 }
@@ -198,8 +183,7 @@ fn expected(told: &Value) -> Value {
 fn assert_reads(vector: &Vector) {
     let expected = expected_of(vector);
     for profile in [Profile::Compat, Profile::Rust] {
-        let fields = read_positional(&vector.frame, profile)
-            .unwrap_or_else(|error| panic!("{}: {error}", vector.name));
+        let fields = read_positional(&vector.frame, profile).unwrap_or_else(|error| panic!("{}: {error}", vector.name));
         for show in [shown_by_ion as Show, shown_by_serde] {
             assert_eq!(show_all(&fields, show), expected, "{}", vector.name);
         }
@@ -208,24 +192,14 @@ fn assert_reads(vector: &Vector) {
 
 /// A message that is read, written and read again has the fields it had.
 fn assert_forwards(vector: &Vector) {
-    let message = read_message(&vector.frame, Profile::Compat)
-        .unwrap_or_else(|error| panic!("{}: {error}", vector.name));
+    let message =
+        read_message(&vector.frame, Profile::Compat).unwrap_or_else(|error| panic!("{}: {error}", vector.name));
     let mut written = vec![];
     write_message(&message, &mut written);
     let written = Bytes::from(written);
-    assert_eq!(
-        read_message(&written, Profile::Compat).as_ref(),
-        Ok(&message),
-        "{}",
-        vector.name
-    );
+    assert_eq!(read_message(&written, Profile::Compat).as_ref(), Ok(&message), "{}", vector.name);
     let fields = read_positional(&written, Profile::Compat).unwrap();
-    assert_eq!(
-        show_all(&fields, shown_by_ion),
-        expected_of(vector),
-        "{}",
-        vector.name
-    );
+    assert_eq!(show_all(&fields, shown_by_ion), expected_of(vector), "{}", vector.name);
 }
 
 #[test]
@@ -240,14 +214,7 @@ fn what_python_writes_is_read_with_the_fields_it_had() {
 
 #[test]
 fn other_encodings_that_python_reads_are_read_except_text() {
-    let odd = [
-        "meta_list",
-        "subject_null",
-        "subject_int",
-        "rep_string",
-        "rep_float",
-        "msg_id_string",
-    ];
+    let odd = ["meta_list", "subject_null", "subject_int", "rep_string", "rep_float", "msg_id_string"];
     for vector in &vectors("accepted.json") {
         if vector.name.starts_with("text_ion") {
             let refused = read_positional(&vector.frame, Profile::Rust).unwrap_err();
@@ -273,10 +240,7 @@ fn what_python_refuses_is_refused_for_the_same_reason() {
         ("limit", RefusedKind::Limit),
     ];
     for vector in &vectors("rejected.json") {
-        let (told, kind) = kinds
-            .into_iter()
-            .find(|(told, _)| vector.told["kind"] == *told)
-            .unwrap();
+        let (told, kind) = kinds.into_iter().find(|(told, _)| vector.told["kind"] == *told).unwrap();
         let refused = read_positional(&vector.frame, Profile::Compat).unwrap_err();
         assert_eq!(refused.kind, kind, "{}: {refused}", vector.name);
         assert!(read_message(&vector.frame, Profile::Compat).is_err());
@@ -302,10 +266,7 @@ fn what_only_python_refuses_is_read_from_a_rust_peer() {
 /// A frame as Python lays it out, a marker before each value, around these encoded contents.
 fn frame_around(contents: &[u8]) -> Bytes {
     let marker = b"\xE0\x01\x00\xEA";
-    let (from, to) = (
-        b"\x8E\x96ipc:///tmp/router_2000",
-        b"\x8E\x96ipc:///tmp/router_1000",
-    );
+    let (from, to) = (b"\x8E\x96ipc:///tmp/router_2000", b"\x8E\x96ipc:///tmp/router_1000");
     let values: [&[u8]; 12] = [
         b"\x811",
         b"\x0F",
@@ -325,31 +286,17 @@ fn frame_around(contents: &[u8]) -> Bytes {
 
 #[test]
 fn large_contents_are_read() {
-    let mega = [
-        &b"\x8E\x40\x00\x80"[..],
-        "0123456789abcdef".repeat(65_536).as_bytes(),
-    ]
-    .concat();
+    let mega = [&b"\x8E\x40\x00\x80"[..], "0123456789abcdef".repeat(65_536).as_bytes()].concat();
     let message = read_message(&frame_around(&mega), Profile::Compat).unwrap();
     assert_eq!(decode::<&str>(&message.contents).unwrap().len(), 1 << 20);
 
     let emoji = [&b"\x8E\x06\x0D\xA0"[..], "😀".repeat(25_000).as_bytes()].concat();
     let message = read_message(&frame_around(&emoji), Profile::Compat).unwrap();
-    assert!(
-        decode::<&str>(&message.contents)
-            .unwrap()
-            .chars()
-            .all(|c| c == '😀')
-    );
+    assert!(decode::<&str>(&message.contents).unwrap().chars().all(|c| c == '😀'));
 
-    let ints: Vec<i64> = (0..20_000)
-        .map(|n: i64| if n % 2 == 0 { n * n } else { -n * n })
-        .collect();
+    let ints: Vec<i64> = (0..20_000).map(|n: i64| if n % 2 == 0 { n * n } else { -n * n }).collect();
     let contents = vlmessaging::wire::encode(&ints).unwrap();
     let message = read_message(&frame_around(&contents.bytes), Profile::Compat).unwrap();
     assert_eq!(decode::<Vec<i64>>(&message.contents).unwrap(), ints);
-    assert_eq!(
-        message.contents, contents,
-        "Python writes these ints in the same bytes"
-    );
+    assert_eq!(message.contents, contents, "Python writes these ints in the same bytes");
 }

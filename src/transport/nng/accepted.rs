@@ -109,10 +109,7 @@ impl Accepted {
             id,
             raw,
             lane,
-            state: Mutex::new(Sending {
-                open: true,
-                busy: false,
-            }),
+            state: Mutex::new(Sending { open: true, busy: false }),
             send: OnceLock::new(),
             claimed: AtomicBool::new(false),
             came_to: OnceLock::new(),
@@ -130,13 +127,7 @@ impl Accepted {
         let (local, remote, pid) = super::ends(self.raw, tcp);
         // Nobody else sets it: the claim above is ours.
         let _ = self.came_to.set(came_to.clone());
-        self.lane.open(Event::Opened {
-            pipe: self.id,
-            origin: Origin::Accepted(came_to),
-            local,
-            remote,
-            pid,
-        });
+        self.lane.open(Event::Opened { pipe: self.id, origin: Origin::Accepted(came_to), local, remote, pid });
     }
 
     pub(super) fn is_ipc(&self) -> bool {
@@ -183,8 +174,7 @@ impl Accepted {
     /// No frame goes out from now on, and `Closed` is told if `Opened` was.
     pub(super) fn end(&self) -> bool {
         self.state.lock().open = false;
-        self.lane
-            .end(|opened| opened.then_some(Event::Closed { pipe: self.id }))
+        self.lane.end(|opened| opened.then_some(Event::Closed { pipe: self.id }))
     }
 }
 
@@ -205,10 +195,7 @@ fn on_received(shared: &Weak<Shared>, result: Result<(), Code>, msg: Option<Msg>
         if let Some(pipe) = from {
             *pipe.heard.lock() = Some(Instant::now());
             pipe.open(hall);
-            pipe.lane.tell(Event::Received {
-                pipe: pipe.id,
-                frame: Bytes::from_owner(msg),
-            });
+            pipe.lane.tell(Event::Received { pipe: pipe.id, frame: Bytes::from_owner(msg) });
         }
     }
     let mut armed = hall.armed.lock();

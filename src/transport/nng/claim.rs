@@ -35,12 +35,7 @@ impl Claim {
         let lock = lock(&side)
             .map_err(|source| ListenError::System { at: at.clone(), source })?
             .ok_or_else(|| ListenError::InUse { at: at.clone() })?;
-        let claim = Self {
-            path,
-            side,
-            _lock: lock,
-            bound: None,
-        };
+        let claim = Self { path, side, _lock: lock, bound: None };
         // Again, under the lock: the last owner may just have gone, or somebody put a file there.
         let checked = check_file(at, &claim.path);
         if checked.is_ok() && is_listened_at(&claim.path) {
@@ -117,13 +112,10 @@ pub(super) fn path_fault(path: &str) -> Option<String> {
 
 fn check_file(at: &Endpoint, path: &Path) -> Result<(), ListenError> {
     match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            Err(ListenError::NotASocket { at: at.clone() })
+        Ok(found) if !found.file_type().is_socket() => Err(ListenError::NotASocket { at: at.clone() }),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ListenError::System { at: at.clone(), source: error })
         }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ListenError::System {
-            at: at.clone(),
-            source: error,
-        }),
         _ => Ok(()),
     }
 }

@@ -117,11 +117,7 @@ impl Dialed {
             Ok((sent, received))
         };
         match made() {
-            Ok((send, receive)) => Ok(Made {
-                socket,
-                send,
-                receive,
-            }),
+            Ok((send, receive)) => Ok(Made { socket, send, receive }),
             Err(code) => {
                 super::closing::run(move || socket.close());
                 Err(code)
@@ -169,11 +165,7 @@ impl Dialed {
         let pipe = self.id;
         self.lane.end(|opened| {
             let error = DialError::Closed;
-            Some(if opened {
-                Event::Closed { pipe }
-            } else {
-                Event::DialFailed { pipe, error }
-            })
+            Some(if opened { Event::Closed { pipe } } else { Event::DialFailed { pipe, error } })
         })
     }
 
@@ -232,10 +224,7 @@ fn on_received(pipe: &Weak<Dialed>, result: Result<(), Code>, msg: Option<Msg>) 
     let Some(pipe) = pipe.upgrade() else { return };
     if let Some(msg) = msg {
         *pipe.heard.lock() = Some(Instant::now());
-        pipe.lane.tell(Event::Received {
-            pipe: pipe.id,
-            frame: Bytes::from_owner(msg),
-        });
+        pipe.lane.tell(Event::Received { pipe: pipe.id, frame: Bytes::from_owner(msg) });
     }
     if result.is_ok() && !pipe.deaf.load(Ordering::SeqCst) {
         pipe.listen();

@@ -46,11 +46,7 @@ enum Stage {
 
 impl Outlet {
     pub(super) fn new(sink: EventSink) -> Self {
-        Self {
-            sink,
-            shut: AtomicBool::new(false),
-            running: AtomicUsize::new(0),
-        }
+        Self { sink, shut: AtomicBool::new(false), running: AtomicUsize::new(0) }
     }
 
     /// Lets nothing through from now on, and waits up to `limit` for what is being told on other threads.
@@ -83,14 +79,7 @@ impl Outlet {
 
 impl Lane {
     pub(super) fn new(outlet: Arc<Outlet>) -> Self {
-        Self {
-            outlet,
-            state: Mutex::new(State {
-                queue: VecDeque::new(),
-                stage: Stage::Held,
-                telling: false,
-            }),
-        }
+        Self { outlet, state: Mutex::new(State { queue: VecDeque::new(), stage: Stage::Held, telling: false }) }
     }
 
     /// Tells `opened`, then what was held. Does nothing if it is open or over.
@@ -175,20 +164,11 @@ mod tests {
     const PIPE: PipeId = PipeId(1);
 
     fn opened() -> Event {
-        Event::Opened {
-            pipe: PIPE,
-            origin: Origin::Accepted(None),
-            local: None,
-            remote: None,
-            pid: None,
-        }
+        Event::Opened { pipe: PIPE, origin: Origin::Accepted(None), local: None, remote: None, pid: None }
     }
 
     fn frame() -> Event {
-        Event::Received {
-            pipe: PIPE,
-            frame: Bytes::from_static(b"x"),
-        }
+        Event::Received { pipe: PIPE, frame: Bytes::from_static(b"x") }
     }
 
     fn lane() -> (Lane, Arc<Mutex<Vec<Event>>>) {

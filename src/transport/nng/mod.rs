@@ -99,9 +99,7 @@ impl NngTransport {
         });
         link.get_or_init(|| Arc::downgrade(&shared));
         let owner = Owner::new(shared.clone());
-        std::thread::Builder::new()
-            .name("vlm-nng".into())
-            .spawn(move || owner.run(&inbox))?;
+        std::thread::Builder::new().name("vlm-nng".into()).spawn(move || owner.run(&inbox))?;
         Hall::receive(&shared).map_err(system_error)?;
         Ok(Self { shared })
     }
@@ -220,9 +218,7 @@ impl Shared {
 
     fn listen_tcp(&self, at: &Endpoint) -> Result<Endpoint, ListenError> {
         let (host, asked) = host_and_port(at.rest()).map_err(|reason| invalid(at, reason))?;
-        let bound = self
-            .start_listener(at)
-            .map_err(|code| listen_error(at, code))?;
+        let bound = self.start_listener(at).map_err(|code| listen_error(at, code))?;
         match bound {
             Some(port) if port != asked => Ok(Endpoint::from(format!("tcp://{host}:{port}"))),
             _ => Ok(at.clone()),
@@ -242,10 +238,7 @@ impl Shared {
     /// Closes what listens and whoever came. On the closing thread: it waits for nng.
     fn close_hall(&self) {
         let claims = std::mem::take(&mut *self.claims.lock());
-        let claims: Vec<_> = claims
-            .into_iter()
-            .map(|claim| (claim.shelter(), claim))
-            .collect();
+        let claims: Vec<_> = claims.into_iter().map(|claim| (claim.shelter(), claim)).collect();
         self.hall.socket.close();
         for (sheltered, claim) in claims {
             claim.release(sheltered);
@@ -282,9 +275,7 @@ fn check_dialable(to: &Endpoint) -> Result<(), DialError> {
 }
 
 fn host_and_port(text: &str) -> Result<(&str, u16), &'static str> {
-    let (host, port) = text
-        .rsplit_once(':')
-        .ok_or("a tcp endpoint is tcp://host:port")?;
+    let (host, port) = text.rsplit_once(':').ok_or("a tcp endpoint is tcp://host:port")?;
     let port = port.parse().map_err(|_| "the port is not a number up to 65535")?;
     if host.contains(['/', '?', '#', '@']) {
         return Err("a tcp endpoint is tcp://host:port");
@@ -293,20 +284,14 @@ fn host_and_port(text: &str) -> Result<(&str, u16), &'static str> {
 }
 
 fn invalid(at: &Endpoint, reason: impl Into<String>) -> ListenError {
-    ListenError::Invalid {
-        at: at.clone(),
-        reason: reason.into(),
-    }
+    ListenError::Invalid { at: at.clone(), reason: reason.into() }
 }
 
 fn listen_error(at: &Endpoint, code: Code) -> ListenError {
     match code.0.cast_unsigned() {
         nng_sys::NNG_EADDRINUSE => ListenError::InUse { at: at.clone() },
         nng_sys::NNG_EADDRINVAL => invalid(at, code.to_string()),
-        _ => ListenError::System {
-            at: at.clone(),
-            source: system_error(code),
-        },
+        _ => ListenError::System { at: at.clone(), source: system_error(code) },
     }
 }
 

@@ -101,9 +101,7 @@ impl Owner {
     pub(super) fn run(mut self, notes: &Receiver<Note>) {
         loop {
             let note = match self.due.peek() {
-                Some(Reverse((at, _))) => {
-                    notes.recv_timeout(at.saturating_duration_since(Instant::now()))
-                }
+                Some(Reverse((at, _))) => notes.recv_timeout(at.saturating_duration_since(Instant::now())),
                 None => notes.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match note {
@@ -177,8 +175,7 @@ impl Owner {
     fn begin(&mut self, pipe: Arc<Dialed>) {
         let id = pipe.id;
         if let Err(error) = super::check_dialable(&pipe.to) {
-            pipe.lane
-                .end(|_| Some(Event::DialFailed { pipe: id, error }));
+            pipe.lane.end(|_| Some(Event::DialFailed { pipe: id, error }));
             self.shared.pipes.write().remove(&id);
             return;
         }
@@ -187,11 +184,7 @@ impl Owner {
         }
         self.after(self.shared.options.dial_limit, Due::DialLimit(id));
         pipe.start(&self.shared);
-        let dial = Dial {
-            pipe,
-            raw: None,
-            gone: false,
-        };
+        let dial = Dial { pipe, raw: None, gone: false };
         self.dials.insert(id, dial);
     }
 
@@ -200,16 +193,13 @@ impl Owner {
             return;
         };
         let pipe = dial.pipe.clone();
-        let outcome = outcome.and_then(|()| {
-            dial.raw
-                .ok_or_else(|| DialError::System("the peer does not speak Pair1".into()))
-        });
+        let outcome =
+            outcome.and_then(|()| dial.raw.ok_or_else(|| DialError::System("the peer does not speak Pair1".into())));
         match outcome {
             Ok(raw) if !pipe.lane.is_over() => self.dial_stands(&pipe, raw),
             Ok(_) => {} // Closed meanwhile: its retirement is under way.
             Err(error) => {
-                pipe.lane
-                    .end(|_| Some(Event::DialFailed { pipe: id, error }));
+                pipe.lane.end(|_| Some(Event::DialFailed { pipe: id, error }));
                 self.bury(id);
             }
         }
@@ -219,13 +209,7 @@ impl Owner {
         let (local, remote, pid) = super::ends(raw, pipe.to.scheme() == Scheme::Tcp);
         // Open before it is told: the sink may send at once.
         pipe.state.lock().open = true;
-        pipe.lane.open(Event::Opened {
-            pipe: pipe.id,
-            origin: Origin::Dialed(pipe.to.clone()),
-            local,
-            remote,
-            pid,
-        });
+        pipe.lane.open(Event::Opened { pipe: pipe.id, origin: Origin::Dialed(pipe.to.clone()), local, remote, pid });
         pipe.listen();
     }
 
@@ -235,9 +219,7 @@ impl Owner {
         };
         if dial.pipe.lane.is_held() {
             let error = DialError::TimedOut(self.shared.options.dial_limit);
-            dial.pipe
-                .lane
-                .end(|_| Some(Event::DialFailed { pipe: id, error }));
+            dial.pipe.lane.end(|_| Some(Event::DialFailed { pipe: id, error }));
             self.bury(id);
         }
     }
@@ -252,9 +234,7 @@ impl Owner {
             return;
         }
         dial.pipe.state.lock().open = false;
-        dial.pipe
-            .lane
-            .end(|opened| opened.then_some(Event::Closed { pipe: id }));
+        dial.pipe.lane.end(|opened| opened.then_some(Event::Closed { pipe: id }));
         self.bury(id);
     }
 
@@ -368,11 +348,7 @@ impl Owner {
             }
             self.retire(id);
         }
-        self.ending = Some(Ending {
-            began: Instant::now(),
-            limit,
-            done,
-        });
+        self.ending = Some(Ending { began: Instant::now(), limit, done });
         self.after(Duration::ZERO, Due::Finish);
     }
 
@@ -382,8 +358,7 @@ impl Owner {
             return false;
         };
         let now = Instant::now();
-        let visitors_quiet =
-            self.shared.hall.pipes.read().is_empty() || ending.began + PAUSE <= now;
+        let visitors_quiet = self.shared.hall.pipes.read().is_empty() || ending.began + PAUSE <= now;
         let ready = visitors_quiet && self.dials.is_empty();
         if !ready && now < ending.limit.max(ending.began + QUIET) {
             self.after(LOOK_AGAIN, Due::Finish);

@@ -98,11 +98,7 @@ pub(super) fn start_small() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let tasks = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)) as u64;
-        for (parameter, value) in [
-            (NUM_TASK_THREADS, tasks),
-            (NUM_EXPIRE_THREADS, 1),
-            (NUM_RESOLVER_THREADS, 1),
-        ] {
+        for (parameter, value) in [(NUM_TASK_THREADS, tasks), (NUM_EXPIRE_THREADS, 1), (NUM_RESOLVER_THREADS, 1)] {
             // SAFETY: takes numbers; `Once` keeps other threads out, and nng ignores it when it already runs.
             unsafe { nng_init_set_parameter(parameter, value) };
         }
@@ -112,9 +108,7 @@ pub(super) fn start_small() {
 /// The version of the C library that is linked.
 pub(super) fn version() -> String {
     // SAFETY: returns a pointer to a constant text.
-    unsafe { CStr::from_ptr(c::nng_version()) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(c::nng_version()) }.to_string_lossy().into_owned()
 }
 
 impl Socket {
@@ -123,35 +117,19 @@ impl Socket {
         start_small();
         let mut raw = c::nng_socket::default();
         // SAFETY: `raw` is a valid place for the result.
-        check(unsafe {
-            if poly {
-                c::nng_pair1_open_poly(&mut raw)
-            } else {
-                c::nng_pair1_open(&mut raw)
-            }
-        })?;
+        check(unsafe { if poly { c::nng_pair1_open_poly(&mut raw) } else { c::nng_pair1_open(&mut raw) } })?;
         let notify = Box::into_raw(Box::new(notify));
-        for event in [
-            c::NNG_PIPE_EV_ADD_PRE,
-            c::NNG_PIPE_EV_ADD_POST,
-            c::NNG_PIPE_EV_REM_POST,
-        ] {
+        for event in [c::NNG_PIPE_EV_ADD_PRE, c::NNG_PIPE_EV_ADD_POST, c::NNG_PIPE_EV_REM_POST] {
             // SAFETY: the callback has the right type, and `notify` lives until the socket is closed.
             unsafe { c::nng_pipe_notify(raw, event, Some(on_pipe), notify.cast()) };
         }
-        Ok(Self {
-            raw,
-            notify,
-            closed: AtomicBool::new(false),
-        })
+        Ok(Self { raw, notify, closed: AtomicBool::new(false) })
     }
 
     /// Limits received messages to `bytes`; holds for what is dialed or listened at afterwards.
     pub(super) fn limit_received(&self, bytes: usize) -> Result<(), Code> {
         // SAFETY: the name is a C text.
-        check(unsafe {
-            c::nng_socket_set_size(self.raw, name(c::NNG_OPT_RECVMAXSZ), bytes)
-        })
+        check(unsafe { c::nng_socket_set_size(self.raw, name(c::NNG_OPT_RECVMAXSZ), bytes) })
     }
 
     /// Puts nng's own reconnecting off by up to 24 days; holds for what is dialed afterwards.
@@ -255,9 +233,7 @@ impl Listener {
         }
         let mut port: c_int = 0;
         // SAFETY: the name is a C text, `port` a valid place.
-        let known = unsafe {
-            c::nng_listener_get_int(self.0, name(c::NNG_OPT_TCP_BOUND_PORT), &mut port)
-        };
+        let known = unsafe { c::nng_listener_get_int(self.0, name(c::NNG_OPT_TCP_BOUND_PORT), &mut port) };
         Ok((known == 0).then(|| u16::try_from(port).ok()).flatten())
     }
 }
@@ -279,9 +255,7 @@ impl RawPipe {
     pub(super) fn peer_pid(self) -> Option<u32> {
         let mut pid = 0;
         // SAFETY: the name is a C text, `pid` a valid place.
-        let code = unsafe {
-            c::nng_pipe_get_uint64(self.c(), name(c::NNG_OPT_IPC_PEER_PID), &mut pid)
-        };
+        let code = unsafe { c::nng_pipe_get_uint64(self.c(), name(c::NNG_OPT_IPC_PEER_PID), &mut pid) };
         (code == 0).then(|| u32::try_from(pid).ok()).flatten()
     }
 
@@ -327,10 +301,7 @@ impl Aio {
     /// `done` is called after each operation.
     pub(super) fn new(done: Done) -> Result<Self, Code> {
         start_small();
-        let slot = Box::into_raw(Box::new(Slot {
-            aio: AtomicPtr::new(ptr::null_mut()),
-            done,
-        }));
+        let slot = Box::into_raw(Box::new(Slot { aio: AtomicPtr::new(ptr::null_mut()), done }));
         let mut aio = ptr::null_mut();
         // SAFETY: `aio` is a valid place; the slot lives until the aio is freed.
         let made = check(unsafe { c::nng_aio_alloc(&mut aio, Some(on_done), slot.cast()) });

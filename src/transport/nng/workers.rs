@@ -33,12 +33,7 @@ impl Workers {
         Self {
             name,
             most,
-            state: Mutex::new(State {
-                queue: VecDeque::new(),
-                threads: 0,
-                idle: 0,
-                running: Vec::new(),
-            }),
+            state: Mutex::new(State { queue: VecDeque::new(), threads: 0, idle: 0, running: Vec::new() }),
             more: Condvar::new(),
         }
     }
@@ -56,10 +51,7 @@ impl Workers {
         }
         state.threads += 1;
         drop(state);
-        let spawned = std::thread::Builder::new()
-            .name(self.name.to_owned())
-            .stack_size(STACK)
-            .spawn(|| self.work());
+        let spawned = std::thread::Builder::new().name(self.name.to_owned()).stack_size(STACK).spawn(|| self.work());
         if let Err(error) = spawned {
             self.state.lock().threads -= 1;
             tracing::error!(%error, "no thread for {}; the job waits for another's", self.name);

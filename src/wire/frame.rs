@@ -1,0 +1,179 @@
+//! A frame between two Rust routers: a header, and any number of messages as each would be alone.
+//!
+//! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the number of the first message, the acknowledgements as
+//! a list of session and number in turn, then each message as a blob. Nothing in it needs a symbol table.
+
+use bytes::Bytes;
+
+use super::ion::{self, Container, Kind, MARKER, Malformed, Reader};
+use super::refused::{Fault, Refused, RefusedKind};
+
+/// The schema of a frame of messages. The digit is the version of its layout.
+const SCHEMA: &str = "L1";
+/// Acknowledgements in one frame. Default 1,024 sessions: two routers have two or three.
+const MAX_ACKS: usize = 1024;
+
+/// What kind of frame came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// One message, or something that the gate will refuse.
+    Message,
+    /// Messages between two Rust routers.
+    Link,
+}
+
+/// What stands before the messages of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The sender's incarnation.
+    pub from: u64,
+    /// The incarnation that it is meant for: a restarted router does not take what its predecessor was sent.
+    pub to: u64,
+    /// Which numbering of the sender this is.
+    pub session: u64,
+    /// The number of the first message here.
+    pub first: u64,
+    /// Of each session of the receiver: all messages below this number have come.
+    pub acks: Vec<(u64, u64)>,
+}
+
+/// Tells frames of messages from single messages by their first bytes.
+#[must_use]
+pub fn kind(frame: &[u8]) -> FrameKind {
+    let schema = frame.get(MARKER.len()..MARKER.len() + 1 + SCHEMA.len());
+    match schema {
+        Some([0x82, text @ ..]) if text == SCHEMA.as_bytes() => FrameKind::Link,
+        _ => FrameKind::Message,
+    }
+}
+
+/// Writes a frame.
+#[must_use]
+pub fn write_frame(header: &Header, messages: &[Bytes]) -> Bytes {
+    let size: usize = messages.iter().map(|message| message.len() + 8).sum();
+    let mut out = Vec::with_capacity(size + 64 + header.acks.len() * 20);
+    out.extend_from_slice(&MARKER);
+    ion::write_string(SCHEMA, &mut out);
+    for number in [header.from, header.to, header.session, header.first] {
+        ion::write_uint(number, &mut out);
+    }
+    let acks = ion::open(Container::List, &mut out);
+    for (session, upto) in &header.acks {
+        ion::write_uint(*session, &mut out);
+        ion::write_uint(*upto, &mut out);
+    }
+    ion::close(acks, &mut out);
+    for message in messages {
+        ion::write_blob(message, &mut out);
+    }
+    out.into()
+}
+
+/// Reads a frame; the messages are slices of it, not looked into.
+///
+/// # Errors
+///
+/// [`RefusedKind::Malformed`] or [`RefusedKind::Limit`]: the frame costs itself only.
+pub fn read_frame(frame: &Bytes) -> Result<(Header, Vec<Bytes>), Refused> {
+    let mut reader = Reader::new(frame);
+    read(&mut reader, frame).map_err(|malformed| Fault::malformed(reader.at(), malformed).refused_in_frame())
+}
+
+impl Refused {
+    /// A well-formed frame of or for a router's life that has ended.
+    pub(crate) fn stale() -> Self {
+        Self {
+            kind: RefusedKind::Odd,
+            what: "frame",
+            path: "header".into(),
+            reason: "it belongs to a router's life that has ended".into(),
+        }
+    }
+}
+
+fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Vec<Bytes>), Malformed> {
+    reader.take(MARKER.len())?;
+    let schema = reader.value()?.ok_or(Malformed("a frame without values"))?;
+    if schema.body != SCHEMA.as_bytes() {
+        return Err(Malformed("a frame of another schema"));
+    }
+    let (from, to) = (number(reader)?, number(reader)?);
+    let (session, first) = (number(reader)?, number(reader)?);
+    let header = Header { from, to, session, first, acks: acks(reader)? };
+    let mut messages = Vec::new();
+    while !reader.is_at_end() {
+        let value = reader.value()?.ok_or(Malformed("padding after the last message"))?;
+        if value.header.kind != Kind::Blob || value.header.is_null() {
+            return Err(Malformed("a message in a frame is a blob"));
+        }
+        messages.push(frame.slice_ref(value.body));
+    }
+    Ok((header, messages))
+}
+
+fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
+    let value = reader.value()?.ok_or(Malformed("a header without its numbers"))?;
+    let magnitude = ion::magnitude(value.body).and_then(|magnitude| u64::try_from(magnitude).ok());
+    match magnitude {
+        Some(number) if value.header.kind == Kind::Positive && !value.header.is_null() => Ok(number),
+        _ => Err(Malformed("a header's number is an int of up to 64 bits")),
+    }
+}
+
+fn acks(reader: &mut Reader<'_>) -> Result<Vec<(u64, u64)>, Malformed> {
+    let list = reader.value()?.ok_or(Malformed("a header without acknowledgements"))?;
+    if list.header.kind != Kind::List {
+        return Err(Malformed("acknowledgements are a list"));
+    }
+    let mut items = Reader::new(list.body);
+    let mut acks = Vec::new();
+    while !items.is_at_end() {
+        if acks.len() >= MAX_ACKS {
+            return Err(Malformed("more acknowledgements than sessions can be"));
+        }
+        acks.push((number(&mut items)?, number(&mut items)?));
+    }
+    Ok(acks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Profile, read_message};
+
+    fn sample() -> (Header, Vec<Bytes>) {
+        let header = Header { from: 7, to: u64::MAX >> 1, session: 300, first: 0, acks: vec![(1, 2), (3, 70_000)] };
+        (header, vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from(vec![7; 5000])])
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written() {
+        let (header, messages) = sample();
+        let frame = write_frame(&header, &messages);
+        assert_eq!(kind(&frame), FrameKind::Link);
+        assert_eq!(read_frame(&frame), Ok((header, messages)));
+    }
+
+    #[test]
+    fn a_frame_is_no_message_and_a_message_no_frame() {
+        let (header, messages) = sample();
+        let frame = write_frame(&header, &messages);
+        assert_eq!(read_message(&frame, Profile::Rust).unwrap_err().kind, RefusedKind::Schema);
+        let message = Bytes::from_static(b"\xE0\x01\x00\xEA\x811");
+        assert_eq!(kind(&message), FrameKind::Message);
+        assert!(read_frame(&message).is_err());
+    }
+
+    #[test]
+    fn a_damaged_frame_is_refused_and_harms_nobody() {
+        let (header, messages) = sample();
+        let frame = write_frame(&header, &messages);
+        for cut in 0..frame.len().min(120) {
+            let _refused_or_shorter = read_frame(&frame.slice(..cut));
+            let mut bent = frame.to_vec();
+            bent[cut] ^= 0x5A;
+            let _refused_or_other = read_frame(&bent.into());
+        }
+        assert!(read_frame(&frame.slice(..frame.len() - 1)).is_err());
+    }
+}
