@@ -688,3 +688,6 @@ fn scramble(seed: u64) -> u64 {
     // Ids travel as Ion ints that any reader takes: 63 bits.
     (mixed ^ (mixed >> 31)) >> 1
 }
+
+#[cfg(test)]
+mod tests;
