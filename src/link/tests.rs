@@ -90,12 +90,18 @@ impl Bench {
     /// The numbered messages sent: number of the first, and how many.
     fn numbers(&mut self) -> Vec<(u64, usize)> {
         let links = self.drain().into_iter().filter(|frame| wire::kind(frame) == wire::FrameKind::Link);
-        links.map(|frame| wire::read_frame(&frame).unwrap()).map(|(header, messages)| (header.first, messages.len())).collect()
+        links
+            .map(|frame| wire::read_frame(&frame).unwrap())
+            .map(|(header, messages)| (header.first, messages.len()))
+            .collect()
     }
 
     fn lost(&mut self) -> Vec<Reason> {
         let is_lost = |act: &mut Act| matches!(act, Act::Lost(..));
-        self.acts.extract_if(.., is_lost).map(|act| if let Act::Lost(_, reason) = act { reason } else { unreachable!() }).collect()
+        self.acts
+            .extract_if(.., is_lost)
+            .map(|act| if let Act::Lost(_, reason) = act { reason } else { unreachable!() })
+            .collect()
     }
 
     fn dials(&mut self) -> usize {
