@@ -36,6 +36,7 @@ impl Bench {
         bench.drain();
         bench.prove(2);
         bench.drain();
+        bench.link.acked(0, bench.now, &mut bench.acts);
         bench.acts.clear();
         bench
     }
@@ -124,7 +125,25 @@ fn the_first_message_dials_and_follows_the_hello_at_once() {
     assert_eq!(bench.dials(), 1);
     bench.open(false);
     assert_eq!(subjects(&bench.drain()), ["SET_ROUTE_BACK_TO_ME", "EVENT"]);
-    assert!(bench.link.is_idle());
+    bench.after(Duration::from_millis(250));
+    assert!(bench.link.is_idle(), "it is Python: nothing more is to be learned");
+}
+
+#[test]
+fn a_message_sent_before_the_introduction_is_asked_after_and_reported_when_the_pipe_ends() {
+    for answered in [true, false] {
+        let mut bench = Bench::new(true);
+        bench.push(1).unwrap();
+        let pipe = bench.open(false);
+        bench.drain();
+        bench.prove(2);
+        assert!(bench.numbers().contains(&(0, 0)), "a frame of nothing asks");
+        if answered {
+            bench.link.acked(0, bench.now, &mut bench.acts);
+        }
+        bench.link.closed(pipe, bench.now, &mut bench.acts);
+        assert_eq!(bench.lost().len(), usize::from(!answered));
+    }
 }
 
 #[test]
@@ -272,6 +291,7 @@ fn a_pipe_that_the_peer_dialed_has_two_frames_on_their_way_and_plain_ones_paced(
     bench.link.greeted(&greeting, way, bench.now, &mut bench.acts);
     bench.prove(2);
     bench.drain();
+    bench.link.acked(0, bench.now, &mut bench.acts);
     let mut sent = Vec::new();
     for _ in 0..5 {
         bench.push(1).unwrap();

@@ -696,7 +696,7 @@ impl Switch {
                 self.with(&acked, |link, now, acts| link.acked(upto, now, acts));
             }
         }
-        if bodies.is_empty() {
+        if bodies.is_empty() && !header.acks.is_empty() {
             return Ok(());
         }
         let (verdict, upto) = self.judge(header, bodies.len());
