@@ -36,8 +36,10 @@ const ACK_BYTES: usize = 1 << 20;
 const PACE: Duration = Duration::from_millis(1);
 /// Frames on their way on a pipe that the peer dialed. 2: a third may be dropped by its queue.
 const UNDIALED_FRAMES: usize = 2;
-/// How long a peer that cannot be dialed may stay away before it is gone. Default 3.5 s, as for a missed heartbeat.
-const ORPHAN: Duration = Duration::from_millis(3500);
+/// How long a Rust peer that has nothing to say may be silent before it is asked. Default 1 s: four tiny frames a second for a pair of idle routers.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a Rust peer may be silent before it is gone, or stay away if it cannot be dialed. Default 3.5 s: three heartbeats may be late or lost.
+pub(crate) const DEAD: Duration = Duration::from_millis(3500);
 /// Bytes that a message takes in a queue beyond contents and meta: its envelope. Default 256: addresses and subject of usual length.
 const ENVELOPE: usize = 256;
 
@@ -116,6 +118,10 @@ pub(crate) struct Link {
     ack_due: Option<Instant>,
     ack_bytes: usize,
     orphaned: Option<Instant>,
+    /// When the peer was last heard, spoken to, and its silence looked at.
+    heard: Instant,
+    spoken: Instant,
+    looked: Instant,
 }
 
 enum Pipe {
@@ -165,7 +171,7 @@ struct Flight {
 
 impl Link {
     /// A link to the peer known as `name`; `dial` is where it can be dialed; `seed` makes session and tokens hard to guess.
-    pub(crate) fn new(me: Me, name: Endpoint, dial: Option<Endpoint>, seed: u64) -> Self {
+    pub(crate) fn new(me: Me, name: Endpoint, dial: Option<Endpoint>, seed: u64, now: Instant) -> Self {
         Self {
             me,
             name,
@@ -186,6 +192,9 @@ impl Link {
             ack_due: None,
             ack_bytes: 0,
             orphaned: None,
+            heard: now,
+            spoken: now,
+            looked: now,
         }
     }
 
@@ -319,7 +328,7 @@ impl Link {
         self.lose_early(acts);
         match (&self.dial, self.peer) {
             (Some(endpoint), _) => acts.push(Act::Dial(endpoint.clone())),
-            (None, Peer::Rust { .. }) => self.orphaned = Some(now + ORPHAN),
+            (None, Peer::Rust { .. }) => self.orphaned = Some(now + DEAD),
             (None, _) => self.give_up(Reason::PeerLost, acts),
         }
     }
@@ -355,10 +364,17 @@ impl Link {
             self.say_hello();
         }
         if news {
+            self.heard = now;
+            self.looked = now;
             self.probing = !self.early.is_empty();
             acts.push(Act::Up(incarnation));
         }
         self.pump(now, acts);
+    }
+
+    /// A frame came from the peer.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard = now;
     }
 
     /// The transport has room for the next frame.
@@ -433,6 +449,7 @@ impl Link {
             self.orphaned = None;
             self.give_up(Reason::PeerLost, acts);
         }
+        self.look(now, acts);
         self.pump(now, acts);
     }
 
@@ -443,7 +460,9 @@ impl Link {
         let judgement = self.judgement().filter(|_| !open.busy);
         let ack = self.ack_due.filter(|_| framed && !open.busy);
         let paced = open.paced.filter(|_| !framed && !self.queue.is_empty());
-        [judgement, ack, paced].into_iter().flatten().min()
+        let heartbeat = framed.then(|| self.spoken + HEARTBEAT).filter(|_| !open.busy);
+        let look = framed.then(|| (self.looked + HEARTBEAT).min(self.heard + DEAD));
+        [judgement, ack, paced, heartbeat, look].into_iter().flatten().min()
     }
 
     /// Gives the peer up: reports everything that waits, and lets go of its pipe.
@@ -523,7 +542,7 @@ impl Link {
         match self.peer {
             Peer::Unknown => Some(open.since + self.me.introduction),
             // It was one before the pipe was lost, or says it is: time for the answer of a busy one.
-            Peer::Rust { proven: false, .. } => Some(open.since + ORPHAN),
+            Peer::Rust { proven: false, .. } => Some(open.since + DEAD),
             Peer::Python | Peer::Rust { .. } => None,
         }
     }
@@ -536,6 +555,22 @@ impl Link {
         self.peer = Peer::Python;
         self.early.clear();
         acts.push(Act::Python);
+    }
+
+    /// Gives a Rust peer up that has been silent for too long, unless it is this process that was asleep.
+    fn look(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        if self.may_be_python() {
+            return;
+        }
+        if now >= self.looked + HEARTBEAT * 2 {
+            self.heard = now;
+        }
+        self.looked = now;
+        if now >= self.heard + DEAD {
+            // Its pipe to us is as silent as ours to it.
+            self.fallback = None;
+            self.give_up(Reason::PeerLost, acts);
+        }
     }
 
     fn doubt(&mut self) {
@@ -648,10 +683,12 @@ impl Link {
             }
             _ => None,
         };
-        let probes = mem::take(&mut self.probing) && index.is_none();
+        let asks = mem::take(&mut self.probing) || now >= self.spoken + HEARTBEAT;
+        let probes = asks && index.is_none();
         if index.is_none() && !probes && self.ack_due.is_none_or(|due| now < due) {
             return None;
         }
+        self.spoken = now;
         Some(self.frame(index, probes))
     }
 

@@ -24,8 +24,9 @@ struct Bench {
 impl Bench {
     fn new(dial: bool) -> Self {
         let me = Me { incarnation: 1, message: 10_000, window: 50_000, introduction: Duration::from_millis(250) };
-        let link = Link::new(me, PEER.into(), dial.then(|| PEER.into()), 42);
-        Self { link, now: Instant::now(), acts: Vec::new(), pipes: 0 }
+        let now = Instant::now();
+        let link = Link::new(me, PEER.into(), dial.then(|| PEER.into()), 42, now);
+        Self { link, now, acts: Vec::new(), pipes: 0 }
     }
 
     /// A link that has sent its hello and been answered by incarnation 2.
@@ -270,7 +271,7 @@ fn a_python_router_at_the_endpoint_of_a_rust_one_gets_no_frames() {
     bench.open(false);
     bench.push(1).unwrap();
     bench.drain();
-    bench.after(ORPHAN);
+    bench.after(DEAD);
     assert_eq!(bench.lost(), [Reason::PeerLost]);
     assert_eq!(subjects(&bench.drain()), ["EVENT"]);
 }
@@ -319,4 +320,45 @@ fn an_acknowledgement_travels_with_a_message_or_after_a_moment() {
 
     bench.link.owe_ack(77, 7, 10, true, bench.now, &mut bench.acts);
     assert_eq!(bench.drain().len(), 1, "urgent");
+}
+
+#[test]
+fn a_silent_peer_is_asked_every_second_and_gone_after_three_and_a_half() {
+    let mut bench = Bench::introduced();
+    bench.push(1).unwrap();
+    bench.drain();
+    let mut asked = 0;
+    for _ in 0..7 {
+        bench.after(DEAD / 7);
+        asked += bench.drain().len();
+    }
+    assert_eq!(asked, 3);
+    assert_eq!(bench.lost(), [Reason::PeerLost]);
+    assert!(bench.acts.iter().any(|act| matches!(act, Act::Gone(Reason::PeerLost))));
+    assert!(bench.link.is_spent());
+}
+
+#[test]
+fn a_peer_that_answers_lives_and_one_that_froze_for_two_seconds_too() {
+    let mut bench = Bench::introduced();
+    for silence in [1000, 1000, 2000, 3400, 1000] {
+        for _ in 0..silence / 100 {
+            bench.after(Duration::from_millis(100));
+            bench.drain();
+        }
+        bench.link.heard(bench.now);
+    }
+    assert!(!bench.acts.iter().any(|act| matches!(act, Act::Gone(_))));
+}
+
+#[test]
+fn a_router_that_slept_itself_does_not_blame_its_peers() {
+    let mut bench = Bench::introduced();
+    bench.after(Duration::from_secs(60));
+    assert!(!bench.acts.iter().any(|act| matches!(act, Act::Gone(_))));
+    bench.drain();
+    for _ in 0..7 {
+        bench.after(DEAD / 7);
+    }
+    assert!(bench.acts.iter().any(|act| matches!(act, Act::Gone(_))), "it is given one more chance, not two");
 }

@@ -326,7 +326,7 @@ impl Switch {
             introduction: self.limits.introduction,
         };
         let dial = accepted.is_none().then(|| endpoint.clone());
-        let mut link = Link::new(me, endpoint.clone(), dial, random());
+        let mut link = Link::new(me, endpoint.clone(), dial, random(), Instant::now());
         if let Some(way) = accepted {
             link.reached_by(way);
         }
@@ -450,7 +450,8 @@ impl Switch {
 
     fn arm(&self, peer: &Arc<Peer>, guarded: &mut Guarded) {
         let deadline = guarded.link.deadline();
-        if deadline == guarded.armed {
+        // A timer that comes too early costs one look; moving it with every frame would cost more.
+        if deadline == guarded.armed || guarded.armed.zip(deadline).is_some_and(|(armed, deadline)| armed <= deadline) {
             return;
         }
         let mut timers = self.timers.lock();
@@ -702,6 +703,7 @@ impl Switch {
         let Some(peer) = self.links.read().by_incarnation.get(&header.from).cloned() else {
             return Err(Refused::stale());
         };
+        self.with(&peer, |link, now, _| link.heard(now));
         for &(session, upto) in &header.acks {
             let acked = self.links.read().by_session.get(&session).cloned();
             if let Some(acked) = acked {
