@@ -8,7 +8,7 @@
 //!
 //! # Not promised
 //!
-//! An acknowledged message was accepted by the other router, not handled there. A plain message is not acknowledged at all.
+//! An acknowledged message was accepted by the other router, not handled there. A plain message to a Python router is not acknowledged at all.
 
 pub(crate) mod hello;
 pub(crate) mod inflow;
@@ -106,6 +106,9 @@ pub(crate) struct Link {
     tokens: u64,
     session: u64,
     queue: VecDeque<Queued>,
+    /// Plain messages sent to a peer that may turn out to be Rust, until it is known to have them.
+    early: Vec<Envelope>,
+    probing: bool,
     next: u64,
     unacked: VecDeque<Flight>,
     held: usize,
@@ -174,6 +177,8 @@ impl Link {
             tokens: seed,
             session: scramble(seed),
             queue: VecDeque::new(),
+            early: Vec::new(),
+            probing: false,
             next: 0,
             unacked: VecDeque::new(),
             held: 0,
@@ -311,6 +316,7 @@ impl Link {
         for flight in &mut self.unacked {
             flight.sent = false;
         }
+        self.lose_early(acts);
         match (&self.dial, self.peer) {
             (Some(endpoint), _) => acts.push(Act::Dial(endpoint.clone())),
             (None, Peer::Rust { .. }) => self.orphaned = Some(now + ORPHAN),
@@ -349,6 +355,7 @@ impl Link {
             self.say_hello();
         }
         if news {
+            self.probing = !self.early.is_empty();
             acts.push(Act::Up(incarnation));
         }
         self.pump(now, acts);
@@ -391,6 +398,8 @@ impl Link {
 
     /// The peer has all messages of this session below `upto`.
     pub(crate) fn acked(&mut self, upto: u64, now: Instant, acts: &mut Vec<Act>) {
+        // What was sent before the frame that this answers has come, too.
+        self.early.clear();
         while let Some(flight) = self.unacked.front() {
             if flight.first + flight.bodies.len() as u64 > upto || !flight.sent {
                 break;
@@ -525,6 +534,7 @@ impl Link {
             acts.push(Act::Gone(Reason::PeerLost));
         }
         self.peer = Peer::Python;
+        self.early.clear();
         acts.push(Act::Python);
     }
 
@@ -534,8 +544,17 @@ impl Link {
         }
     }
 
+    /// Reports plain messages that a Rust peer may not have received.
+    fn lose_early(&mut self, acts: &mut Vec<Act>) {
+        self.probing = false;
+        for envelope in self.early.drain(..) {
+            acts.push(Act::Lost(Box::new(envelope), Reason::PeerLost));
+        }
+    }
+
     /// Reports what is unacknowledged, with `unsent` where it cannot have been received, and begins a new session.
     fn restart(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
+        self.lose_early(acts);
         for flight in mem::take(&mut self.unacked) {
             self.held -= flight.size;
             let reason = if flight.tried { &Reason::PeerLost } else { unsent };
@@ -607,6 +626,9 @@ impl Link {
                 None => {
                     self.held -= size;
                     open.paced = open.way.accepted.then(|| now + PACE);
+                    if self.peer != Peer::Python {
+                        self.early.push(envelope.clone());
+                    }
                     return Some(plain(envelope, &open.way));
                 }
             }
@@ -626,10 +648,11 @@ impl Link {
             }
             _ => None,
         };
-        if index.is_none() && self.ack_due.is_none_or(|due| now < due) {
+        let probes = mem::take(&mut self.probing) && index.is_none();
+        if index.is_none() && !probes && self.ack_due.is_none_or(|due| now < due) {
             return None;
         }
-        Some(self.frame(index))
+        Some(self.frame(index, probes))
     }
 
     /// Moves messages from the queue into the next flight.
@@ -646,12 +669,15 @@ impl Link {
         self.unacked.push_back(flight);
     }
 
-    /// The frame of a flight, or of acknowledgements alone.
-    fn frame(&mut self, index: Option<usize>) -> Bytes {
+    /// The frame of a flight, or of acknowledgements alone; one of neither asks for an acknowledgement.
+    fn frame(&mut self, index: Option<usize>, probes: bool) -> Bytes {
         let to = self.incarnation().unwrap_or_default();
-        let acks = mem::take(&mut self.acks).into_iter().collect();
-        self.ack_due = None;
-        self.ack_bytes = 0;
+        let acks = if probes { BTreeMap::new() } else { mem::take(&mut self.acks) };
+        if !probes {
+            self.ack_due = None;
+            self.ack_bytes = 0;
+        }
+        let acks = acks.into_iter().collect();
         let flight = index.and_then(|index| self.unacked.get_mut(index));
         let (first, bodies) = match flight {
             Some(flight) => {
@@ -688,3 +714,6 @@ fn scramble(seed: u64) -> u64 {
     // Ids travel as Ion ints that any reader takes: 63 bits.
     (mixed ^ (mixed >> 31)) >> 1
 }
+
+#[cfg(test)]
+mod tests;

@@ -562,9 +562,12 @@ impl Switch {
         if let Some(local) = info.local.filter(|_| info.way.as_ref().is_some_and(|way| !way.accepted)) {
             self.names.write().remove_pipe(&local);
         }
-        let by_name = info.remote.and_then(|remote| self.links.read().by_name.get(&remote).cloned());
+        let by_name = info.remote.as_ref().and_then(|remote| self.links.read().by_name.get(remote).cloned());
         for peer in [info.peer, by_name].into_iter().flatten() {
             self.with(&peer, |link, now, acts| link.closed(pipe, now, acts));
+            if let Some(remote) = info.remote.as_ref().filter(|remote| **remote != peer.name) {
+                self.links.write().by_name.remove(remote);
+            }
         }
     }
 
@@ -641,7 +644,7 @@ impl Switch {
         }
         let name = match (came, &greeting.hello) {
             (Came::Tcp, None) => return,
-            (Came::Tcp, Some(hello)) => hello.at.clone().or(remote),
+            (Came::Tcp, Some(hello)) => hello.at.clone().or_else(|| remote.clone()),
             _ => Some(greeting.claimed.clone()),
         };
         let known =
@@ -649,7 +652,12 @@ impl Switch {
         let Some(name) = name.filter(|name| !self.is_mine(name)) else { return };
         let Some(peer) = known.or_else(|| self.peer(&name)) else { return };
         if let Some(hello) = &greeting.hello {
-            self.links.write().by_incarnation.insert(hello.incarnation, peer.clone());
+            let mut links = self.links.write();
+            links.by_incarnation.insert(hello.incarnation, peer.clone());
+            if let Some(remote) = remote {
+                // Answers to this pipe's name go to the same peer, also when it comes back on another pipe.
+                links.by_name.insert(remote, peer.clone());
+            }
         }
         self.associate(pipe, &peer);
         self.with(&peer, |link, now, acts| link.greeted(greeting, way, now, acts));
@@ -688,7 +696,7 @@ impl Switch {
                 self.with(&acked, |link, now, acts| link.acked(upto, now, acts));
             }
         }
-        if bodies.is_empty() {
+        if bodies.is_empty() && !header.acks.is_empty() {
             return Ok(());
         }
         let (verdict, upto) = self.judge(header, bodies.len());
