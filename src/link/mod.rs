@@ -460,6 +460,8 @@ impl Link {
         self.held = 0;
         self.peer = Peer::Unknown;
         self.echo = None;
+        // Whoever waits for an answer after all these reports sent its request: a refused dial does not tell what became of it.
+        let reason = if reason == Reason::ShuttingDown { reason } else { Reason::PeerLost };
         acts.push(Act::Gone(reason));
     }
 
