@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vlmessaging::{Addr, Reason, RequestError, Router};
+use vlmessaging::{Reason, RequestError, Router};
 
 use crate::peer::{AddOne, Folder, LIMIT, Peer, add_one_twenty_times, python_adds_one_twenty_times};
 
@@ -121,18 +121,21 @@ async fn a_rust_router_that_leaves_without_a_word_heard_does_not_kill_python() {
 }
 
 #[actix::test]
-async fn a_python_client_reaches_a_rust_router_that_came_back_at_another_endpoint() {
+async fn python_answers_and_finds_its_way_to_a_restarted_rust_router_that_calls_it() {
     let folder = Folder::new();
     let mut client = Peer::client(&[]).await;
+    let first = folder.router(Router::machine()).start().await.unwrap();
+    let agent = first.spawn(AddOne).addr();
+    python_adds_one_twenty_times(&mut client, &agent).await;
+    first.shutdown().await;
 
-    for _ in 0..2 {
-        let router = folder.router(Router::machine()).start().await.unwrap();
-        let agent = router.spawn(AddOne).addr();
-        python_adds_one_twenty_times(&mut client, &agent).await;
-        router.shutdown().await;
-    }
+    let second = folder.router(Router::machine()).start().await.unwrap();
+    assert_eq!(second.spawn(AddOne).addr(), agent);
+    second.connect().request(&client.addr, "PING", (), LIMIT).await.unwrap();
 
+    python_adds_one_twenty_times(&mut client, &agent).await;
     client.end().await;
+    second.shutdown().await;
 }
 
 #[actix::test]
@@ -155,6 +158,3 @@ fn reason<T: std::fmt::Debug>(failed: Result<T, RequestError>) -> Reason {
         other => panic!("{other:?} instead of a failure"),
     }
 }
-
-#[allow(unused)]
-type Unused = Addr;
