@@ -35,6 +35,7 @@ mod msg;
 mod port;
 mod router;
 pub mod subject;
+mod timer;
 #[doc(hidden)]
 pub mod transport;
 mod value;
@@ -51,6 +52,7 @@ pub use error::{Error, FindError, RegisterError, RequestError, SendError, StartE
 pub use failure::{NotDelivered, Reason};
 pub use msg::{Handled, Msg};
 pub use router::{FOLDER_VARIABLE, Mode, Router, RouterBuilder, Stats};
+pub use timer::Timer;
 pub use transport::{DialError, ListenError};
 pub use value::Value;
 pub use wire::Element;

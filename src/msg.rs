@@ -288,7 +288,9 @@ impl Msg {
     }
 
     fn finish_with(mut self, reply: Msg) -> Handled {
-        if let Some(Duty(port)) = self.duty.take().as_ref() {
+        if let Some(Duty(port)) = self.duty.take().as_ref()
+            && !reply.to.is_null()
+        {
             port.answer(reply);
         }
         Handled(())

@@ -152,7 +152,7 @@ impl Register {
         let switch = self.port.switch.clone();
         let addr = self.port.addr();
         let params = self.params?;
-        if !switch.is_open(self.port.number) || switch.stage() != Stage::Running {
+        if !self.port.is_open() || switch.stage() != Stage::Running {
             return Err(RegisterError::Closed { addr });
         }
         let mut number = 0;
@@ -353,6 +353,11 @@ impl Directory {
     fn synced(switch: &Switch, mut msg: Msg) -> Handled {
         match msg.take_contents::<Vec<State>>() {
             Ok(states) => {
+                if let (None, Some(gateway)) = (&msg.from().net, &msg.from().machine) {
+                    let nets =
+                        states.iter().flat_map(|state| &state.entries).filter_map(|entry| entry.addr.net.as_ref());
+                    nets.for_each(|net| switch.heard_of(net, gateway));
+                }
                 switch.board.with(|core| core.heard(msg.from(), states));
             }
             Err(error) => tracing::warn!(from = %msg.from(), %error, "a directory's state cannot be read"),

@@ -168,6 +168,11 @@ impl Switch {
         Addr { net: None, machine: self.names.read().machine().cloned(), connection: Some(number) }
     }
 
+    /// A router of this machine leads to an address of the network.
+    pub(crate) fn heard_of(&self, net: &Endpoint, gateway: &Endpoint) {
+        self.names.write().heard_of(net, gateway);
+    }
+
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         self.names.read().all()
     }
@@ -363,12 +368,14 @@ impl Switch {
             });
             self.arm(peer, &mut guarded);
             let session = guarded.link.session();
-            new_session = (guarded.session != session).then_some(session);
+            new_session = (guarded.session != session).then_some((guarded.session, session));
             guarded.session = session;
             result
         };
-        if let Some(session) = new_session {
-            self.links.write().by_session.insert(session, peer.clone());
+        if let Some((old, new)) = new_session {
+            let mut links = self.links.write();
+            links.by_session.remove(&old);
+            links.by_session.insert(new, peer.clone());
         }
         for act in acts {
             self.carry_out(peer, act);
@@ -424,6 +431,11 @@ impl Switch {
     }
 
     fn peer_gone(&self, peer: &Arc<Peer>, reason: &Reason) {
+        let now = peer.link.lock().link.incarnation();
+        self.links
+            .write()
+            .by_incarnation
+            .retain(|incarnation, other| !Arc::ptr_eq(other, peer) || Some(*incarnation) == now);
         let names = self.links.read().names_of(peer);
         let lost = |to: &Addr| [&to.net, &to.machine].into_iter().flatten().any(|endpoint| names.contains(endpoint));
         for port in self.ports() {
@@ -620,7 +632,7 @@ impl Switch {
             (info.came, info.peer.as_ref().map(|peer| peer.name.clone()))
         };
         if let (Came::Ipc, Some(net), Some(gateway)) = (came, &envelope.from.net, gateway) {
-            self.names.write().heard_of(net, &gateway);
+            self.heard_of(net, &gateway);
         }
         if let Err(unsent) = self.dispatch(Msg::of(envelope), came) {
             self.report(&unsent.msg, unsent.reason);
@@ -723,6 +735,10 @@ impl Switch {
         if inflows.len() >= INFLOWS {
             let live: Vec<u64> = self.links.read().by_incarnation.keys().copied().collect();
             inflows.retain(|(incarnation, _), _| live.contains(incarnation));
+            if inflows.len() >= INFLOWS {
+                // One peer with thousands of sessions is no router of ours.
+                return (Verdict::Gap, 0);
+            }
         }
         let inflow = inflows.entry((header.from, header.session)).or_default();
         let verdict = inflow.receive(header.first, count);
