@@ -113,7 +113,8 @@ async fn a_burst_of_200_one_way_messages_reaches_python_complete_and_in_order() 
         conn.send(&agent.addr, "EVENT", n).await.unwrap();
     }
 
-    let arrived = async || conn.request(&agent.addr, "EVENTS", (), LIMIT).await.unwrap().contents::<Vec<i64>>().unwrap();
+    let arrived =
+        async || conn.request(&agent.addr, "EVENTS", (), LIMIT).await.unwrap().contents::<Vec<i64>>().unwrap();
     until("200 events are there", async || arrived().await.len() >= 200).await;
     assert_eq!(arrived().await, (0..200).collect::<Vec<i64>>());
     router.shutdown().await;

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use vlmessaging::Router;
 
-use crate::peer::{
-    AddOne, Folder, Peer, add_one_twenty_times, free_tcp, python_adds_one_twenty_times, python_hub,
-};
+use crate::peer::{AddOne, Folder, Peer, add_one_twenty_times, free_tcp, python_adds_one_twenty_times, python_hub};
 
 /// What Python's rounds take to bring an entry through: its pauses double from 50 ms.
 const ROUNDS: Duration = Duration::from_secs(10);
@@ -117,10 +115,48 @@ async fn a_rust_router_that_only_dials_finds_a_python_agent_through_a_python_tcp
     let folder = Folder::new();
     let hub = free_tcp();
     let agent = Peer::agent(&[
-        "--mode", "network", "--vnet", "test", "--net-listen", &hub, "--service", "AddOneAgent", "--entry-vnet", "test",
+        "--mode",
+        "network",
+        "--vnet",
+        "test",
+        "--net-listen",
+        &hub,
+        "--service",
+        "AddOneAgent",
+        "--entry-vnet",
+        "test",
     ])
     .await;
     let router = folder.router(Router::network()).vnet("test").join(hub).start().await.unwrap();
+    let conn = router.connect();
+
+    let found = conn.find("AddOneAgent").first_within(ROUNDS).await.unwrap();
+
+    assert_eq!(found.addr, agent.addr);
+    add_one_twenty_times(&conn, &found.addr).await;
+    router.shutdown().await;
+    agent.end().await;
+}
+
+#[actix::test]
+async fn a_rust_router_that_listens_finds_a_python_agent_through_a_python_tcp_hub() {
+    let folder = Folder::new();
+    let hub = free_tcp();
+    let agent = Peer::agent(&[
+        "--mode",
+        "network",
+        "--vnet",
+        "test",
+        "--net-listen",
+        &hub,
+        "--service",
+        "AddOneAgent",
+        "--entry-vnet",
+        "test",
+    ])
+    .await;
+    let builder = folder.router(Router::network()).vnet("test").listen("tcp://127.0.0.1:0");
+    let router = builder.join(hub).start().await.unwrap();
     let conn = router.connect();
 
     let found = conn.find("AddOneAgent").first_within(ROUNDS).await.unwrap();

@@ -44,7 +44,8 @@ fn prepare() -> Result<PathBuf, String> {
 
 /// Runs a command to its end; the error is the last that it said.
 fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{} does not run: {error}", command.get_program().display()))?;
+    let output =
+        command.output().map_err(|error| format!("{} does not run: {error}", command.get_program().display()))?;
     if output.status.success() {
         return Ok(());
     }

@@ -25,7 +25,10 @@ fn unreadable() -> Vec<(Contents, &'static str)> {
         (of("2026-01-11"), "timestamp at contents"),
         (of("a_symbol"), "symbol at contents"),
         (of(&"9".repeat(4301)), "int at contents"),
-        ((0..180).fold(Value::Null, |inside, _| Value::List(vec![inside])).into_contents(), "Python shall not read more than 150 levels"),
+        (
+            (0..180).fold(Value::Null, |inside, _| Value::List(vec![inside])).into_contents(),
+            "Python shall not read more than 150 levels",
+        ),
     ]
 }
 
