@@ -267,13 +267,15 @@ impl Directory {
         for Outgoing { to, what } in outbox {
             let hub = to.net.clone().or_else(|| to.machine.clone());
             let subject = what.subject();
+            let is_for_python = !matches!(what, What::Sync(_));
             let contents = match what {
                 What::Sync(states) => states.into_contents(),
                 What::Share(entries) => entries.into_contents(),
                 What::AskVnets => ().into_contents(),
             };
             let mut msg = Msg::new(to, subject, contents);
-            msg.from.net = port.switch.net_endpoint().filter(|_| msg.to.net.is_some());
+            // A Rust directory knows its neighbour by where it listens; Python is told where it answers best.
+            msg.from.net = port.switch.net_endpoint().filter(|_| msg.to.net.is_some() && !is_for_python);
             match (port.send(msg), hub) {
                 (Ok(id), Some(hub)) => self.remember(id, hub),
                 (Ok(_), None) => {}

@@ -84,7 +84,7 @@ pub(crate) struct Way {
     pub(crate) claimed: Endpoint,
     /// Whether `claimed` can be dialed.
     pub(crate) listens: bool,
-    /// The tcp endpoint that answers to messages of this pipe go to; none on ipc.
+    /// The tcp endpoint that Python's answers to messages of this pipe go to; none on ipc. A Rust peer answers to `claimed`.
     pub(crate) net: Option<Endpoint>,
 }
 
@@ -479,6 +479,8 @@ impl Link {
         self.held = 0;
         self.peer = Peer::Unknown;
         self.echo = None;
+        // Whoever waits for an answer after all these reports sent its request: a refused dial does not tell what became of it.
+        let reason = if reason == Reason::ShuttingDown { reason } else { Reason::PeerLost };
         acts.push(Act::Gone(reason));
     }
 
@@ -664,7 +666,7 @@ impl Link {
                     if self.peer != Peer::Python {
                         self.early.push(envelope.clone());
                     }
-                    return Some(plain(envelope, &open.way));
+                    return Some(plain(envelope, open.way.net.as_ref()));
                 }
             }
         }
@@ -700,7 +702,8 @@ impl Link {
             self.queue.pop_front_if(|queued| flight.bodies.is_empty() || flight.size + queued.size <= FRAME)
         {
             flight.size += queued.size;
-            flight.bodies.push(plain(queued.envelope, &open.way));
+            let net = open.way.net.as_ref().map(|_| &open.way.claimed);
+            flight.bodies.push(plain(queued.envelope, net));
         }
         self.next += flight.bodies.len() as u64;
         self.unacked.push_back(flight);
@@ -733,11 +736,10 @@ fn size_of(envelope: &Envelope) -> usize {
     envelope.contents.wire_len() + envelope.meta.wire_len() + ENVELOPE
 }
 
-/// A message as Python reads it, its reply address complete for this pipe.
-fn plain(mut envelope: Envelope, way: &Way) -> Bytes {
-    if envelope.from.net.is_none() && !envelope.from.is_null() {
-        envelope.from.net.clone_from(&way.net);
-    }
+/// A message as Python reads it. Over tcp its reply address has a `net`, also where nobody can be answered: Python looks for one otherwise, and dies if
+/// the pipe has gone.
+fn plain(mut envelope: Envelope, net: Option<&Endpoint>) -> Bytes {
+    envelope.from.net = envelope.from.net.or_else(|| net.cloned());
     let mut frame = Vec::with_capacity(envelope.contents.wire_len() + ENVELOPE);
     wire::write_message(&envelope, &mut frame);
     frame.into()

@@ -567,7 +567,9 @@ impl Switch {
         let listening = names.net().and_then(|net| reachable(net, local));
         let listens = listening.is_some();
         let claimed = listening.or_else(|| local.cloned())?;
-        Some(Way { pipe, accepted, claimed: claimed.clone(), listens, net: Some(claimed) })
+        // Named by our end of the pipe, Python answers on the pipe. To a listening endpoint it dials, and loses the first answer.
+        let own_end = local.filter(|_| !accepted).unwrap_or(&claimed).clone();
+        Some(Way { pipe, accepted, claimed, listens, net: Some(own_end) })
     }
 
     fn closed(&self, pipe: PipeId) {
