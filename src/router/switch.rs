@@ -20,7 +20,7 @@ use crate::failure::Reason;
 use crate::link::hello::{self, Greeting};
 use crate::link::inflow::{Inflow, Verdict};
 use crate::link::{Act, Link, Me, Way};
-use crate::msg::Msg;
+use crate::msg::{Debt, Msg, Owed};
 use crate::port::Port;
 use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
@@ -44,7 +44,7 @@ pub(crate) struct Switch {
     transport: OnceLock<Arc<dyn Transport>>,
     links: RwLock<Links>,
     pipes: Mutex<HashMap<PipeId, PipeInfo>>,
-    inflows: Mutex<HashMap<(u64, u64), Inflow>>,
+    inflows: Mutex<HashMap<(u64, u64), Arc<Mutex<Inflow>>>>,
     timers: Mutex<BTreeSet<(Instant, Endpoint)>>,
     /// The earliest timer is new.
     pub(crate) rearmed: Notify,
@@ -287,10 +287,14 @@ impl Switch {
         let Some(peer) = self.peer(endpoint) else {
             return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {LINKS} links already"))));
         };
-        match self.with(&peer, |link, now, acts| link.push(envelope, now, acts)) {
+        let debt = msg.debt.take();
+        match self.with(&peer, |link, now, acts| link.push(envelope, debt, now, acts)) {
             Ok(()) => Ok(()),
-            Err(not_taken) if not_taken.full => Err(Unsent::full(msg, peer.room.clone())),
-            Err(not_taken) => Err(Unsent::because(msg, not_taken.reason)),
+            Err(not_taken) => {
+                msg.debt = not_taken.debt;
+                let room = not_taken.full.then(|| peer.room.clone());
+                Err(Unsent { msg: Box::new(msg), reason: not_taken.reason, room })
+            }
         }
     }
 
@@ -401,7 +405,11 @@ impl Switch {
                     transport.close(pipe);
                 }
             }
-            Act::Lost(envelope, reason) => self.report(&Msg::of(*envelope), reason),
+            Act::Lost(ticket, reason) => {
+                self.report(&Msg::of(*ticket.head), reason);
+                drop(ticket.debt);
+            }
+            Act::Settled(debt) => drop(debt),
             Act::Up(incarnation) => {
                 tracing::debug!(peer = %peer.name, incarnation, "a Rust router is there");
                 self.links.write().by_incarnation.insert(incarnation, peer.clone());
@@ -515,7 +523,7 @@ impl Switch {
     }
 
     /// Takes an event of the transport, on the transport's thread.
-    pub(crate) fn happened(&self, event: Event) {
+    pub(crate) fn happened(self: &Arc<Self>, event: Event) {
         match event {
             Event::Opened { pipe, origin, local, remote, .. } => self.opened(pipe, &origin, local, remote),
             Event::DialFailed { pipe, error } => {
@@ -596,7 +604,7 @@ impl Switch {
         }
     }
 
-    fn received(&self, pipe: PipeId, frame: &Bytes) {
+    fn received(self: &Arc<Self>, pipe: PipeId, frame: &Bytes) {
         let outcome = match wire::kind(frame) {
             FrameKind::Message => {
                 wire::read_message(frame, Profile::Rust).map(|envelope| self.plain_message(pipe, envelope))
@@ -616,15 +624,27 @@ impl Switch {
         tracing::warn!(?pipe, %refused, "a frame was refused");
     }
 
-    fn plain_message(&self, pipe: PipeId, envelope: Envelope) {
-        match hello::read(&envelope) {
-            Some(greeting) => self.greeted(pipe, &greeting),
-            None => self.arrived(pipe, envelope),
+    fn plain_message(self: &Arc<Self>, pipe: PipeId, mut envelope: Envelope) {
+        if let Some(greeting) = hello::read(&envelope) {
+            self.greeted(pipe, &greeting);
+            return;
+        }
+        let numbered = wire::take_mark(&mut envelope.meta);
+        let sender = numbered.and_then(|_| self.peer_of(pipe)).and_then(|peer| peer.link.lock().link.incarnation());
+        let (Some((session, number)), Some(sender)) = (numbered, sender) else {
+            self.arrived(pipe, envelope, None);
+            return;
+        };
+        let Some(inflow) = self.inflow(sender, session) else { return };
+        if inflow.lock().receive(number, 1) == (Verdict::Take { skip: 0 }) {
+            let track = self.track(sender, session, &inflow, number);
+            self.arrived(pipe, envelope, track);
+            self.owe(sender, session, &inflow, 0, false);
         }
     }
 
     /// A message from outside: it is for a connection here, or passed on.
-    fn arrived(&self, pipe: PipeId, mut envelope: Envelope) {
+    fn arrived(&self, pipe: PipeId, mut envelope: Envelope, debt: Debt) {
         let (came, gateway) = {
             let pipes = self.pipes.lock();
             let Some(info) = pipes.get(&pipe) else { return };
@@ -637,7 +657,9 @@ impl Switch {
         if let (Came::Ipc, Some(net), Some(gateway)) = (came, &envelope.from.net, gateway) {
             self.heard_of(net, &gateway);
         }
-        if let Err(unsent) = self.dispatch(Msg::of(envelope), came) {
+        let mut msg = Msg::of(envelope);
+        msg.debt = debt;
+        if let Err(unsent) = self.dispatch(msg, came) {
             self.report(&unsent.msg, unsent.reason);
         }
     }
@@ -698,7 +720,7 @@ impl Switch {
         }
     }
 
-    fn link_frame(&self, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) -> Result<(), Refused> {
+    fn link_frame(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) -> Result<(), Refused> {
         if header.to != self.incarnation {
             return Err(Refused::stale());
         }
@@ -706,23 +728,30 @@ impl Switch {
             return Err(Refused::stale());
         };
         self.with(&peer, |link, now, _| link.heard(now));
-        for &(session, upto) in &header.acks {
-            let acked = self.links.read().by_session.get(&session).cloned();
-            if let Some(acked) = acked {
-                self.with(&acked, |link, now, acts| link.acked(upto, now, acts));
+        for receipt in &header.receipts {
+            let told = self.links.read().by_session.get(&receipt.session).cloned();
+            if let Some(told) = told {
+                self.with(&told, |link, now, acts| link.receipt(receipt, now, acts));
             }
         }
-        if bodies.is_empty() && !header.acks.is_empty() {
-            return Ok(());
+        if !bodies.is_empty() {
+            self.numbered(pipe, header, bodies);
         }
-        let (verdict, upto) = self.judge(header, bodies.len());
+        Ok(())
+    }
+
+    /// Messages of a session: those that came before are skipped.
+    fn numbered(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) {
+        let Some(inflow) = self.inflow(header.from, header.session) else { return };
+        let verdict = inflow.lock().receive(header.first, bodies.len());
         let Verdict::Take { skip } = verdict else {
-            tracing::debug!(peer = %peer.name, first = header.first, upto, "messages are missing, and will come again");
-            return Ok(());
+            tracing::debug!(?pipe, first = header.first, "messages are missing, and will come again");
+            return;
         };
-        for body in bodies.iter().skip(skip) {
+        for (number, body) in (header.first..).zip(bodies).skip(skip) {
+            let track = self.track(header.from, header.session, &inflow, number);
             match wire::read_message(body, Profile::Rust) {
-                Ok(envelope) => self.arrived(pipe, envelope),
+                Ok(envelope) => self.arrived(pipe, envelope, track),
                 Err(refused) => self.refused(pipe, &refused),
             }
         }
@@ -730,23 +759,34 @@ impl Switch {
         // A peer that we dialed sends on our pipe, where it may have two frames on their way: it waits for us.
         let urgent =
             self.pipes.lock().get(&pipe).is_some_and(|info| info.way.as_ref().is_some_and(|way| !way.accepted));
-        self.with(&peer, |link, now, acts| link.owe_ack(header.session, upto, bytes, urgent, now, acts));
-        Ok(())
+        self.owe(header.from, header.session, &inflow, bytes, urgent);
     }
 
-    fn judge(&self, header: &wire::Header, count: usize) -> (Verdict, u64) {
+    /// The receiving end of a peer's session; none if there are too many.
+    fn inflow(&self, sender: u64, session: u64) -> Option<Arc<Mutex<Inflow>>> {
         let mut inflows = self.inflows.lock();
+        if let Some(inflow) = inflows.get(&(sender, session)) {
+            return Some(inflow.clone());
+        }
         if inflows.len() >= INFLOWS {
             let live: Vec<u64> = self.links.read().by_incarnation.keys().copied().collect();
             inflows.retain(|(incarnation, _), _| live.contains(incarnation));
-            if inflows.len() >= INFLOWS {
-                // One peer with thousands of sessions is no router of ours.
-                return (Verdict::Gap, 0);
-            }
         }
-        let inflow = inflows.entry((header.from, header.session)).or_default();
-        let verdict = inflow.receive(header.first, count);
-        (verdict, inflow.upto())
+        // One peer with thousands of sessions is no router of ours.
+        (inflows.len() < INFLOWS).then(|| inflows.entry((sender, session)).or_default().clone())
+    }
+
+    fn track(self: &Arc<Self>, sender: u64, session: u64, inflow: &Arc<Mutex<Inflow>>, number: u64) -> Debt {
+        Some(Box::new(Track { switch: self.clone(), sender, session, inflow: inflow.clone(), number }))
+    }
+
+    /// There is news for the sender of a session.
+    fn owe(&self, sender: u64, session: u64, inflow: &Arc<Mutex<Inflow>>, bytes: usize, urgent: bool) {
+        let peer = self.links.read().by_incarnation.get(&sender).cloned();
+        if let Some(peer) = peer {
+            let inflow = inflow.clone();
+            self.with(&peer, |link, now, acts| link.owe(session, inflow, bytes, urgent, now, acts));
+        }
     }
 
     // ---- the end ---------------------------------------------------------------------------
@@ -760,22 +800,60 @@ impl Switch {
         })
     }
 
-    /// Reports what is still waiting to be sent, and closes every connection.
-    pub(crate) fn stop(&self) {
+    /// Whether agents have dealt with everything that they were sent.
+    pub(crate) fn is_handled(&self) -> bool {
+        self.ports.read().values().all(|port| port.is_empty())
+    }
+
+    /// Stops every agent and closes every connection.
+    pub(crate) fn stop_ports(&self) -> Vec<Arc<Port>> {
+        let ports = self.ports();
+        for port in &ports {
+            port.fail_requests(&Reason::ShuttingDown, "this router", |_| true);
+            port.stop();
+            port.close(Reason::ShuttingDown);
+        }
+        ports
+    }
+
+    /// Reports what still waits to be sent, and lets go of everything.
+    pub(crate) fn end(&self) {
         let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
         for peer in peers {
             self.with(&peer, |link, _, acts| link.give_up(Reason::ShuttingDown, acts));
         }
         self.enter_stage(Stage::Stopped);
-        for port in self.ports() {
-            port.fail_requests(&Reason::ShuttingDown, "this router", |_| true);
-            port.stop();
-            port.close(Reason::ShuttingDown);
-        }
         *self.links.write() = Links::default();
         self.pipes.lock().clear();
         self.timers.lock().clear();
+        self.inflows.lock().clear();
         self.ended.send_replace(true);
+    }
+}
+
+/// Dropped with a message that came over a link: its sender's router is told that it is settled.
+struct Track {
+    switch: Arc<Switch>,
+    sender: u64,
+    session: u64,
+    inflow: Arc<Mutex<Inflow>>,
+    number: u64,
+}
+
+impl Owed for Track {}
+
+impl std::fmt::Debug for Track {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "message {} of session {}", self.number, self.session)
+    }
+}
+
+impl Drop for Track {
+    fn drop(&mut self) {
+        let is_first_news = self.inflow.lock().settle(self.number);
+        if is_first_news {
+            self.switch.owe(self.sender, self.session, &self.inflow, 0, false);
+        }
     }
 }
 
