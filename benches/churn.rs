@@ -40,6 +40,7 @@ struct Counts {
     dialed_back: AtomicU64,
     dial_failed: AtomicU64,
     kills: AtomicU64,
+    talkers_killed: AtomicU64,
     exits: AtomicU64,
     checks: AtomicU64,
     failed_checks: AtomicU64,
@@ -62,6 +63,9 @@ fn main() -> ExitCode {
         let at = args.iter().position(|arg| arg == name)?;
         args.get(at + 1).cloned()
     };
+    if let Some(at) = value("--talk") {
+        talk_for_ever(&at);
+    }
     if let (Some(ipc), Some(tcp), Some(dir)) = (value("--ipc"), value("--tcp"), value("--dir")) {
         let lives = value("--lives").and_then(|n| n.parse().ok());
         be_a_child(&Endpoint::from(ipc), &Endpoint::from(tcp), Path::new(&dir), lives);
@@ -108,6 +112,10 @@ fn churn(length: Duration) -> ExitCode {
             let (ipc, tcp, dir) = (&ipc, &tcp, &dir);
             scope.spawn(move || keep_children(&counts, &over, ipc, tcp, dir, seed));
         }
+        {
+            let (counts, over, talker) = (counts.clone(), over.clone(), talker_of(&ipc));
+            scope.spawn(move || keep_a_talker(&counts, &over, &talker));
+        }
         let begin = Instant::now();
         let mut printed = begin;
         while begin.elapsed() < length {
@@ -125,6 +133,9 @@ fn churn(length: Duration) -> ExitCode {
     }
     settle(&counts);
     let ok = report(&counts, &server, base);
+    if !ok {
+        hold();
+    }
     let began = Instant::now();
     server.transport().shutdown(Duration::from_secs(1));
     println!("shutdown took {:?}; hub file left: {}", began.elapsed(), Path::new(ipc.rest()).exists());
@@ -160,8 +171,8 @@ fn report(counts: &Counts, server: &Server, base: (usize, usize, u64)) -> bool {
 fn brief(counts: &Counts) -> String {
     let n = |count: &AtomicU64| count.load(Relaxed);
     format!(
-        "rounds {} here, kills {}, exits {}; server: opened {}, closed {}, frames {}, answers {}, dialed back {}, dials failed {}; {} fds, {} threads, {} KiB, {} closes wait{}",
-        n(&counts.rounds), n(&counts.kills), n(&counts.exits), n(&counts.opened), n(&counts.closed), n(&counts.received), n(&counts.answered),
+        "rounds {} here, kills {} + {} talkers, exits {}; server: opened {}, closed {}, frames {}, answers {}, dialed back {}, dials failed {}; {} fds, {} threads, {} KiB, {} closes wait{}",
+        n(&counts.rounds), n(&counts.kills), n(&counts.talkers_killed), n(&counts.exits), n(&counts.opened), n(&counts.closed), n(&counts.received), n(&counts.answered),
         n(&counts.dialed_back), n(&counts.dial_failed), descriptors(), threads(), rss_kib(), closing_backlog(),
         if is_closing_stuck() { ", A CLOSE HANGS" } else { "" },
     )
@@ -179,15 +190,20 @@ fn watch(counts: Arc<Counts>, done: Arc<AtomicBool>, base: (usize, usize, u64)) 
             }
             if is_closing_stuck() || last.1.elapsed() > STALL {
                 println!("HANG (baseline {base:?}): {}", brief(&counts));
-                if std::env::var_os("CHURN_HOLD").is_some() {
-                    println!("held as process {}", std::process::id());
-                    std::thread::sleep(Duration::from_secs(3600));
-                }
-                drop(io::stdout().flush());
+                hold();
                 std::process::exit(2);
             }
         }
     });
+}
+
+/// Stands still for a debugger, if that is wanted.
+fn hold() {
+    if std::env::var_os("CHURN_HOLD").is_some() {
+        println!("held as process {}", std::process::id());
+        drop(io::stdout().flush());
+        std::thread::sleep(Duration::from_secs(60));
+    }
 }
 
 /// Waits until the last pipes have been told closed and the helper threads have gone.
@@ -417,9 +433,13 @@ impl Peer {
 fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usize> {
     let over_ipc = rng.below(2) == 0;
     let to = if over_ipc { ipc } else { tcp };
-    let listen = (rng.below(2) == 0).then(|| if over_ipc { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() });
+    let dialed_back = over_ipc && !answers_on_ipc() || rng.below(2) == 0;
+    let listen = dialed_back.then(|| if over_ipc { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() });
     let peer = Peer::new(listen)?;
-    let how = usize::try_from(rng.below(6)).ok()?;
+    let how = match usize::try_from(rng.below(6)).ok()? {
+        3 if no_flood() => 2,
+        how => how,
+    };
     let small: Vec<Vec<u8>> = (0..1 + rng.below(8)).map(|_| vec![7; usize::try_from(rng.below(400)).unwrap_or(0)]).collect();
     let limit = Duration::from_secs(3);
     match how {
@@ -439,6 +459,7 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
             let (pipe, _) = peer.talk(to, &small, part, limit);
             peer.transport.close(pipe);
         }
+        3 if over_ipc && !answers_on_ipc() => flood(&peer, rng, &talker_of(ipc)),
         3 => flood(&peer, rng, to),
         4 => drop(peer.talk(to, &small, 1, limit)),
         _ => {
@@ -452,6 +473,11 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
         peer.transport.shutdown(Duration::from_millis(rng.below(50)));
     }
     Some(how)
+}
+
+/// Where the process listens that talks back on ipc.
+fn talker_of(ipc: &Endpoint) -> Endpoint {
+    Endpoint::from(format!("{ipc}-talker"))
 }
 
 /// Has the server talk without a break on our pipe, and closes it in the middle of that.
@@ -532,6 +558,8 @@ fn spawn(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: u64) -> Option<Child
     Command::new(std::env::current_exe().ok()?)
         .args(["--ipc", ipc.as_str(), "--tcp", tcp.as_str(), "--lives", &lives.to_string()])
         .args([Path::new("--dir"), dir])
+        .args(answers_on_ipc().then_some("--answer-on-ipc"))
+        .args(no_flood().then_some("--no-flood"))
         .stdin(Stdio::null())
         .spawn()
         .ok()
@@ -539,6 +567,7 @@ fn spawn(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: u64) -> Option<Child
 
 /// Lives in two threads until killed, or `lives` lives in each.
 fn be_a_child(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: Option<u64>) {
+    end_with_the_parent();
     std::thread::scope(|scope| {
         for thread in 0..2 {
             scope.spawn(move || {
@@ -551,10 +580,57 @@ fn be_a_child(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: Option<u64>) {
     });
 }
 
+/// Listens at `at` in a process of its own, as a Python router does: what it says goes out on the pipes that came.
+fn talk_for_ever(at: &str) -> ! {
+    end_with_the_parent();
+    let server = Server::start(Arc::default());
+    server.listen(at);
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Keeps such a process running at `at`, and kills it every second or so.
+fn keep_a_talker(counts: &Counts, over: &AtomicBool, at: &Endpoint) {
+    let mut rng = Rng(0x7a1c);
+    while !over.load(Relaxed) {
+        let Ok(program) = std::env::current_exe() else { return };
+        let Ok(mut child) = Command::new(program).args(["--talk", at.as_str()]).stdin(Stdio::null()).spawn() else { continue };
+        std::thread::sleep(Duration::from_millis(200 + rng.below(1500)));
+        drop(child.kill());
+        drop(child.wait());
+        counts.talkers_killed.fetch_add(1, Relaxed);
+    }
+}
+
+/// One that outlived its parent would hold the parent's output open.
+fn end_with_the_parent() {
+    let parent = std::os::unix::process::parent_id();
+    std::thread::spawn(move || {
+        while std::os::unix::process::parent_id() == parent {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        std::process::exit(3);
+    });
+}
+
+/// Whether ipc peers are also answered on the pipes that they dialed, which nng 1.12 does not bear for long.
+fn answers_on_ipc() -> bool {
+    std::env::args().any(|arg| arg == "--answer-on-ipc")
+}
+
+/// Whether nobody asks to be flooded.
+fn no_flood() -> bool {
+    std::env::args().any(|arg| arg == "--no-flood")
+}
+
 /// A clean client must be answered, on its own pipe and on one dialed back.
 fn check(counts: &Counts, at: &[&Endpoint], dir: &Path, rng: &mut Rng) {
     for to in at {
         for back in [false, true] {
+            if !back && !answers_on_ipc() && to.as_str().starts_with("ipc") {
+                continue;
+            }
             let own = if to.as_str().starts_with("ipc") { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() };
             let Some(peer) = Peer::new(back.then_some(own)) else { continue };
             let began = Instant::now();

@@ -371,9 +371,12 @@ unsafe impl Send for Doomed {}
 
 impl Doomed {
     fn free(self) {
-        // SAFETY: freeing the aio cancels its operation and waits for its callback; after that nobody else has the slot.
+        // SAFETY: stopping the aio cancels its operation and waits for its callback; after that nobody else has the slot.
+        // Freeing alone would not do: one that is just being completed is then freed under nng's hands (a panic within seconds).
         unsafe {
-            c::nng_aio_free((*self.0).aio.load(Ordering::Acquire));
+            let aio = (*self.0).aio.load(Ordering::Acquire);
+            c::nng_aio_stop(aio);
+            c::nng_aio_free(aio);
             drop(Box::from_raw(self.0));
         }
     }
