@@ -206,10 +206,10 @@ impl Shared {
     fn listen_ipc(&self, at: &Endpoint) -> Result<Endpoint, ListenError> {
         let mut claim = Claim::take(at)?;
         match self.start_listener(at) {
-            Ok(_) => {
+            Ok(bound) => {
                 claim.bound();
                 self.claims.lock().push(claim);
-                Ok(at.clone())
+                Ok(bound)
             }
             Err(code) => {
                 claim.release(None);
@@ -219,24 +219,25 @@ impl Shared {
     }
 
     fn listen_tcp(&self, at: &Endpoint) -> Result<Endpoint, ListenError> {
-        let (host, asked) = host_and_port(at.rest()).map_err(|reason| invalid(at, reason))?;
-        let bound = self
-            .start_listener(at)
-            .map_err(|code| listen_error(at, code))?;
-        match bound {
-            Some(port) if port != asked => Ok(Endpoint::from(format!("tcp://{host}:{port}"))),
-            _ => Ok(at.clone()),
-        }
+        host_and_port(at.rest()).map_err(|reason| invalid(at, reason))?;
+        self.start_listener(at)
+            .map_err(|code| listen_error(at, code))
     }
 
-    /// Its name is known before anybody can come to it.
-    fn start_listener(&self, at: &Endpoint) -> Result<Option<u16>, Code> {
+    /// The endpoint as bound. Its name is known before anybody can come to it.
+    fn start_listener(&self, at: &Endpoint) -> Result<Endpoint, Code> {
         let listener = self.hall.socket.listener(at.as_str())?;
         let names = &self.hall.listeners;
         names.write().insert(listener.id(), at.clone());
-        listener.start().inspect_err(|_| {
+        let port = listener.start().inspect_err(|_| {
             names.write().remove(&listener.id());
-        })
+        })?;
+        let bound = match (port, at.as_str().strip_suffix(":0")) {
+            (Some(port), Some(host)) => Endpoint::from(format!("{host}:{port}")),
+            _ => at.clone(),
+        };
+        names.write().insert(listener.id(), bound.clone());
+        Ok(bound)
     }
 
     /// Closes what listens and whoever came. On the closing thread: it waits for nng.

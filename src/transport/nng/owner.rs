@@ -27,8 +27,8 @@ const QUIET: Duration = Duration::from_millis(20);
 const WRITE_OUT: Duration = Duration::from_secs(1);
 /// An accepted ipc pipe that never falls quiet is closed during a pause of all reading.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How long such a pause lasts: a peer that talks without a break has said something by then.
-const PAUSE: Duration = Duration::from_millis(5);
+/// How long such a pause lasts, and the one before the end: a peer that talks without a break has finished a frame by then.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What happened, for the owner.
 pub(super) enum Note {
@@ -382,10 +382,9 @@ impl Owner {
             return false;
         };
         let now = Instant::now();
-        let visitors_quiet =
-            self.shared.hall.pipes.read().is_empty() || ending.began + PAUSE <= now;
+        let visitors_quiet = ending.began + PAUSE <= now || !self.shared.hall.may_be_told();
         let ready = visitors_quiet && self.dials.is_empty();
-        if !ready && now < ending.limit.max(ending.began + QUIET) {
+        if !ready && now < ending.limit.max(ending.began + PAUSE) {
             self.after(LOOK_AGAIN, Due::Finish);
             return false;
         }

@@ -154,6 +154,12 @@ impl Socket {
         })
     }
 
+    /// How many messages wait in the socket for `receive`, beside one of each peer; holds from now on.
+    pub(super) fn queue_received(&self, messages: c_int) {
+        // SAFETY: the name is a C text. Refused only by a closed socket, where it does not matter.
+        unsafe { c::nng_socket_set_int(self.raw, name(c::NNG_OPT_RECVBUF), messages) };
+    }
+
     /// Puts nng's own reconnecting off by up to 24 days; holds for what is dialed afterwards.
     pub(super) fn never_reconnect(&self) -> Result<(), Code> {
         for option in [c::NNG_OPT_RECONNMINT, c::NNG_OPT_RECONNMAXT] {
