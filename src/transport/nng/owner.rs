@@ -258,9 +258,14 @@ impl Owner {
         self.bury(id);
     }
 
-    /// Has the socket closed; its pipe is gone, quiet, or never was.
+    /// Has the socket closed; its pipe is gone, quiet, or never was. A dial that has just begun is let be for a moment.
     fn bury(&mut self, id: PipeId) {
         self.shared.pipes.write().remove(&id);
+        let wait = self.dials.get(&id).and_then(|dial| dial.pipe.must_wait());
+        if let Some(wait) = wait {
+            self.after(wait, Due::RetireDialed(id, Instant::now()));
+            return;
+        }
         if let Some(dial) = self.dials.remove(&id) {
             dial.pipe.abandon();
             self.after(CLOSE_LIMIT + QUIET, Due::LookAtCloser);
@@ -389,9 +394,8 @@ impl Owner {
             return false;
         }
         let done = self.ending.take().and_then(|ending| ending.done);
-        let ids: Vec<PipeId> = self.dials.keys().copied().collect();
-        for id in ids {
-            self.bury(id);
+        for dial in self.dials.values() {
+            dial.pipe.abandon();
         }
         let shared = self.shared.clone();
         closing::run(move || {
