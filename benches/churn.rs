@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,13 +68,20 @@ fn main() -> ExitCode {
     }
     if let (Some(ipc), Some(tcp), Some(dir)) = (value("--ipc"), value("--tcp"), value("--dir")) {
         let lives = value("--lives").and_then(|n| n.parse().ok());
-        be_a_child(&Endpoint::from(ipc), &Endpoint::from(tcp), Path::new(&dir), lives);
+        be_a_child(
+            &Endpoint::from(ipc),
+            &Endpoint::from(tcp),
+            Path::new(&dir),
+            lives,
+        );
         return ExitCode::SUCCESS;
     }
     if args.iter().any(|arg| arg == "--test") {
         return ExitCode::SUCCESS;
     }
-    let seconds = value("--seconds").and_then(|n| n.parse().ok()).unwrap_or(20);
+    let seconds = value("--seconds")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(20);
     churn(Duration::from_secs(seconds))
 }
 
@@ -87,7 +94,11 @@ fn churn(length: Duration) -> ExitCode {
     let threads_before = threads();
     let rss_before = rss_kib();
     let server = Server::start(counts.clone());
-    println!("threads: {threads_before} before the transport, {} with it; rss {rss_before} -> {} KiB", threads(), rss_kib());
+    println!(
+        "threads: {threads_before} before the transport, {} with it; rss {rss_before} -> {} KiB",
+        threads(),
+        rss_kib()
+    );
     let ipc = server.listen(&format!("ipc://{}/hub", dir.display()));
     let tcp = server.listen("tcp://127.0.0.1:0");
     let mut rng = Rng(0x5eed);
@@ -96,7 +107,10 @@ fn churn(length: Duration) -> ExitCode {
     }
     settle(&counts);
     let base = (descriptors(), threads(), rss_kib());
-    println!("baseline: {} descriptors, {} threads, {} KiB", base.0, base.1, base.2);
+    println!(
+        "baseline: {} descriptors, {} threads, {} KiB",
+        base.0, base.1, base.2
+    );
 
     let over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicBool::new(false));
@@ -138,11 +152,19 @@ fn churn(length: Duration) -> ExitCode {
     }
     let began = Instant::now();
     server.transport().shutdown(Duration::from_secs(1));
-    println!("shutdown took {:?}; hub file left: {}", began.elapsed(), Path::new(ipc.rest()).exists());
+    println!(
+        "shutdown took {:?}; hub file left: {}",
+        began.elapsed(),
+        Path::new(ipc.rest()).exists()
+    );
     done.store(true, Relaxed);
     let left = Path::new(ipc.rest()).exists();
     drop(std::fs::remove_dir_all(&dir));
-    if ok && !left { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if ok && !left {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn report(counts: &Counts, server: &Server, base: (usize, usize, u64)) -> bool {
@@ -151,16 +173,35 @@ fn report(counts: &Counts, server: &Server, base: (usize, usize, u64)) -> bool {
     for (name, count) in CLOSES.iter().zip(&counts.closes) {
         println!("  closed {name}: {}", count.load(Relaxed));
     }
-    println!("descriptors {} -> {fds}, threads {} -> {threads}, rss {} -> {rss} KiB", base.0, base.1, base.2);
+    println!(
+        "descriptors {} -> {fds}, threads {} -> {threads}, rss {} -> {rss} KiB",
+        base.0, base.1, base.2
+    );
     let open = server.open_pipes();
     let failed = counts.failed_checks.load(Relaxed);
     let findings = [
-        (failed == 0, format!("{failed} of {} checks failed, slowest {} ms", counts.checks.load(Relaxed), counts.slowest_check_ms.load(Relaxed))),
+        (
+            failed == 0,
+            format!(
+                "{failed} of {} checks failed, slowest {} ms",
+                counts.checks.load(Relaxed),
+                counts.slowest_check_ms.load(Relaxed)
+            ),
+        ),
         (!is_closing_stuck(), "no close hangs".to_owned()),
-        (closing_backlog() == 0, format!("{} closes wait", closing_backlog())),
+        (
+            closing_backlog() == 0,
+            format!("{} closes wait", closing_backlog()),
+        ),
         (open == 0, format!("{open} pipes of the server are open")),
-        (fds <= base.0 + 2, format!("{fds} descriptors, {} at the beginning", base.0)),
-        (threads <= base.1 + 1, format!("{threads} threads, {} at the beginning", base.1)),
+        (
+            fds <= base.0 + 2,
+            format!("{fds} descriptors, {} at the beginning", base.0),
+        ),
+        (
+            threads <= base.1 + 1,
+            format!("{threads} threads, {} at the beginning", base.1),
+        ),
     ];
     for (fine, text) in &findings {
         println!("{} {text}", if *fine { "ok  " } else { "FAIL" });
@@ -172,9 +213,25 @@ fn brief(counts: &Counts) -> String {
     let n = |count: &AtomicU64| count.load(Relaxed);
     format!(
         "rounds {} here, kills {} + {} talkers, exits {}; server: opened {}, closed {}, frames {}, answers {}, dialed back {}, dials failed {}; {} fds, {} threads, {} KiB, {} closes wait{}",
-        n(&counts.rounds), n(&counts.kills), n(&counts.talkers_killed), n(&counts.exits), n(&counts.opened), n(&counts.closed), n(&counts.received), n(&counts.answered),
-        n(&counts.dialed_back), n(&counts.dial_failed), descriptors(), threads(), rss_kib(), closing_backlog(),
-        if is_closing_stuck() { ", A CLOSE HANGS" } else { "" },
+        n(&counts.rounds),
+        n(&counts.kills),
+        n(&counts.talkers_killed),
+        n(&counts.exits),
+        n(&counts.opened),
+        n(&counts.closed),
+        n(&counts.received),
+        n(&counts.answered),
+        n(&counts.dialed_back),
+        n(&counts.dial_failed),
+        descriptors(),
+        threads(),
+        rss_kib(),
+        closing_backlog(),
+        if is_closing_stuck() {
+            ", A CLOSE HANGS"
+        } else {
+            ""
+        },
     )
 }
 
@@ -209,7 +266,8 @@ fn hold() {
 /// Waits until the last pipes have been told closed and the helper threads have gone.
 fn settle(counts: &Counts) {
     let end = Instant::now() + Duration::from_secs(15);
-    let pending = || counts.opened.load(Relaxed) != counts.closed.load(Relaxed) || closing_backlog() > 0;
+    let pending =
+        || counts.opened.load(Relaxed) != counts.closed.load(Relaxed) || closing_backlog() > 0;
     while pending() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -237,7 +295,11 @@ struct Line {
 
 impl Server {
     fn start(counts: Arc<Counts>) -> Arc<Self> {
-        let server = Arc::new(Self { transport: OnceLock::new(), pipes: Mutex::default(), counts });
+        let server = Arc::new(Self {
+            transport: OnceLock::new(),
+            pipes: Mutex::default(),
+            counts,
+        });
         let weak = Arc::downgrade(&server);
         let sink = Arc::new(move |event| {
             if let Some(server) = weak.upgrade() {
@@ -254,7 +316,9 @@ impl Server {
     }
 
     fn listen(&self, at: &str) -> Endpoint {
-        self.transport().listen(&Endpoint::from(at)).expect("an endpoint of our own")
+        self.transport()
+            .listen(&Endpoint::from(at))
+            .expect("an endpoint of our own")
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<PipeId, Line>> {
@@ -342,7 +406,9 @@ impl Server {
 
     fn pump(&self, pipe: PipeId) {
         let mut lines = self.lines();
-        let Some(line) = lines.get_mut(&pipe) else { return };
+        let Some(line) = lines.get_mut(&pipe) else {
+            return;
+        };
         if !line.open || line.busy {
             return;
         }
@@ -354,7 +420,9 @@ impl Server {
         if !line.dialed && line.unacked >= UNACKED {
             return;
         }
-        let Some(frame) = line.queue.pop_front() else { return };
+        let Some(frame) = line.queue.pop_front() else {
+            return;
+        };
         line.busy = true;
         line.unacked += usize::from(!line.dialed);
         drop(lines);
@@ -381,34 +449,52 @@ impl Peer {
     fn new(listen: Option<String>) -> Option<Self> {
         let (tell, events) = channel();
         let sink = Arc::new(move |event| drop(tell.send(event)));
-        let options = Options { dial_limit: Duration::from_secs(5), ..Options::default() };
+        let options = Options {
+            dial_limit: Duration::from_secs(5),
+            ..Options::default()
+        };
         let transport = Arc::new(NngTransport::new(sink, options).ok()?);
         let listens = match listen {
             Some(at) => Some(transport.listen(&Endpoint::from(at)).ok()?),
             None => None,
         };
-        Some(Self { transport, events, listens })
+        Some(Self {
+            transport,
+            events,
+            listens,
+        })
     }
 
     fn next(&self, until: Instant) -> Option<Event> {
-        match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        let left = until.saturating_duration_since(Instant::now());
+        self.events.recv_timeout(left).ok()
     }
 
     /// Comes to `to`, asks `asks` times and hears the answers, up to `heard`; gives the pipe and how many came.
-    fn talk(&self, to: &Endpoint, bodies: &[Vec<u8>], heard: usize, limit: Duration) -> (PipeId, usize) {
+    fn talk(
+        &self,
+        to: &Endpoint,
+        bodies: &[Vec<u8>],
+        heard: usize,
+        limit: Duration,
+    ) -> (PipeId, usize) {
         let until = Instant::now() + limit;
         let pipe = self.transport.dial(to);
         let mut out: VecDeque<Bytes> = VecDeque::new();
         if let Some(at) = &self.listens {
             out.push_back([&[HELLO], at.as_str().as_bytes()].concat().into());
         }
-        out.extend(bodies.iter().map(|body| Bytes::from([&[ASK], body.as_slice()].concat())));
+        out.extend(
+            bodies
+                .iter()
+                .map(|body| Bytes::from([&[ASK], body.as_slice()].concat())),
+        );
         let (mut open, mut busy, mut answers) = (false, false, 0);
         while answers < heard {
-            if open && !busy && let Some(frame) = out.pop_front() {
+            if open
+                && !busy
+                && let Some(frame) = out.pop_front()
+            {
                 busy = self.transport.send(pipe, frame).is_ok();
             }
             match self.next(until) {
@@ -420,7 +506,11 @@ impl Peer {
                         out.push_back(Bytes::from_static(&[ACK]));
                     }
                 }
-                Some(Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. }) if which == pipe => break,
+                Some(Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. })
+                    if which == pipe =>
+                {
+                    break;
+                }
                 Some(_) => {}
                 None => break,
             }
@@ -434,13 +524,21 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
     let over_ipc = rng.below(2) == 0;
     let to = if over_ipc { ipc } else { tcp };
     let dialed_back = over_ipc && !answers_on_ipc() || rng.below(2) == 0;
-    let listen = dialed_back.then(|| if over_ipc { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() });
+    let listen = dialed_back.then(|| {
+        if over_ipc {
+            own_path(dir)
+        } else {
+            "tcp://127.0.0.1:0".to_owned()
+        }
+    });
     let peer = Peer::new(listen)?;
     let how = match usize::try_from(rng.below(6)).ok()? {
         3 if no_flood() => 2,
         how => how,
     };
-    let small: Vec<Vec<u8>> = (0..1 + rng.below(8)).map(|_| vec![7; usize::try_from(rng.below(400)).unwrap_or(0)]).collect();
+    let small: Vec<Vec<u8>> = (0..1 + rng.below(8))
+        .map(|_| vec![7; usize::try_from(rng.below(400)).unwrap_or(0)])
+        .collect();
     let limit = Duration::from_secs(3);
     match how {
         0 => {
@@ -470,7 +568,8 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
         }
     }
     if how != 4 && rng.below(2) == 0 {
-        peer.transport.shutdown(Duration::from_millis(rng.below(50)));
+        peer.transport
+            .shutdown(Duration::from_millis(rng.below(50)));
     }
     Some(how)
 }
@@ -488,7 +587,9 @@ fn flood(peer: &Peer, rng: &mut Rng, to: &Endpoint) {
     let enough = 1 + rng.below(60);
     while heard < enough {
         match peer.next(until) {
-            Some(Event::Opened { .. }) => drop(peer.transport.send(pipe, Bytes::from_static(&[FLOOD]))),
+            Some(Event::Opened { .. }) => {
+                drop(peer.transport.send(pipe, Bytes::from_static(&[FLOOD])))
+            }
             Some(Event::Sent { .. }) => drop(peer.transport.send(pipe, Bytes::from_static(&[ACK]))),
             Some(Event::Received { .. }) => {
                 heard += 1;
@@ -505,14 +606,25 @@ fn wait_closed(peer: &Peer, pipe: PipeId) {
     let until = Instant::now() + Duration::from_secs(5);
     loop {
         match peer.next(until) {
-            Some(Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. }) if which == pipe => return,
+            Some(Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. })
+                if which == pipe =>
+            {
+                return;
+            }
             Some(_) => {}
             None => return,
         }
     }
 }
 
-fn live_in_process(counts: &Counts, over: &AtomicBool, ipc: &Endpoint, tcp: &Endpoint, dir: &Path, seed: u64) {
+fn live_in_process(
+    counts: &Counts,
+    over: &AtomicBool,
+    ipc: &Endpoint,
+    tcp: &Endpoint,
+    dir: &Path,
+    seed: u64,
+) {
     let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9) + 1);
     while !over.load(Relaxed) {
         if let Some(how) = life(&mut rng, ipc, tcp, dir) {
@@ -522,12 +634,25 @@ fn live_in_process(counts: &Counts, over: &AtomicBool, ipc: &Endpoint, tcp: &End
     }
 }
 
-fn keep_children(counts: &Counts, over: &AtomicBool, ipc: &Endpoint, tcp: &Endpoint, dir: &Path, seed: u64) {
+fn keep_children(
+    counts: &Counts,
+    over: &AtomicBool,
+    ipc: &Endpoint,
+    tcp: &Endpoint,
+    dir: &Path,
+    seed: u64,
+) {
     let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9) + 1);
     while !over.load(Relaxed) {
         let ends_itself = rng.below(4) == 0;
-        let lives = if ends_itself { 1 + rng.below(20) } else { u64::MAX };
-        let Some(mut child) = spawn(ipc, tcp, dir, lives) else { continue };
+        let lives = if ends_itself {
+            1 + rng.below(20)
+        } else {
+            u64::MAX
+        };
+        let Some(mut child) = spawn(ipc, tcp, dir, lives) else {
+            continue;
+        };
         if ends_itself {
             reap(&mut child, Duration::from_secs(15));
             counts.exits.fetch_add(1, Relaxed);
@@ -556,7 +681,14 @@ fn reap(child: &mut Child, limit: Duration) {
 
 fn spawn(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: u64) -> Option<Child> {
     Command::new(std::env::current_exe().ok()?)
-        .args(["--ipc", ipc.as_str(), "--tcp", tcp.as_str(), "--lives", &lives.to_string()])
+        .args([
+            "--ipc",
+            ipc.as_str(),
+            "--tcp",
+            tcp.as_str(),
+            "--lives",
+            &lives.to_string(),
+        ])
         .args([Path::new("--dir"), dir])
         .args(answers_on_ipc().then_some("--answer-on-ipc"))
         .args(no_flood().then_some("--no-flood"))
@@ -594,8 +726,16 @@ fn talk_for_ever(at: &str) -> ! {
 fn keep_a_talker(counts: &Counts, over: &AtomicBool, at: &Endpoint) {
     let mut rng = Rng(0x7a1c);
     while !over.load(Relaxed) {
-        let Ok(program) = std::env::current_exe() else { return };
-        let Ok(mut child) = Command::new(program).args(["--talk", at.as_str()]).stdin(Stdio::null()).spawn() else { continue };
+        let Ok(program) = std::env::current_exe() else {
+            return;
+        };
+        let Ok(mut child) = Command::new(program)
+            .args(["--talk", at.as_str()])
+            .stdin(Stdio::null())
+            .spawn()
+        else {
+            continue;
+        };
         std::thread::sleep(Duration::from_millis(200 + rng.below(1500)));
         drop(child.kill());
         drop(child.wait());
@@ -631,8 +771,14 @@ fn check(counts: &Counts, at: &[&Endpoint], dir: &Path, rng: &mut Rng) {
             if !back && !answers_on_ipc() && to.as_str().starts_with("ipc") {
                 continue;
             }
-            let own = if to.as_str().starts_with("ipc") { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() };
-            let Some(peer) = Peer::new(back.then_some(own)) else { continue };
+            let own = if to.as_str().starts_with("ipc") {
+                own_path(dir)
+            } else {
+                "tcp://127.0.0.1:0".to_owned()
+            };
+            let Some(peer) = Peer::new(back.then_some(own)) else {
+                continue;
+            };
             let began = Instant::now();
             let bodies = vec![vec![1; usize::try_from(rng.below(2000)).unwrap_or(0)]; 5];
             let (_, answers) = peer.talk(to, &bodies, 5, Duration::from_secs(5));
@@ -641,7 +787,9 @@ fn check(counts: &Counts, at: &[&Endpoint], dir: &Path, rng: &mut Rng) {
             counts.slowest_check_ms.fetch_max(took, Relaxed);
             if answers != 5 {
                 counts.failed_checks.fetch_add(1, Relaxed);
-                println!("FAIL: a clean client at {to} (dialed back: {back}) got {answers} of 5 answers in {took} ms");
+                println!(
+                    "FAIL: a clean client at {to} (dialed back: {back}) got {answers} of 5 answers in {took} ms"
+                );
             }
             peer.transport.shutdown(Duration::from_millis(100));
         }
@@ -652,7 +800,11 @@ fn check(counts: &Counts, at: &[&Endpoint], dir: &Path, rng: &mut Rng) {
 
 fn own_path(dir: &Path) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let path: PathBuf = dir.join(format!("p{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
+    let path: PathBuf = dir.join(format!(
+        "p{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Relaxed)
+    ));
     format!("ipc://{}", path.display())
 }
 
@@ -673,8 +825,14 @@ fn threads() -> usize {
 
 fn rss_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }
 
 struct Rng(u64);

@@ -265,7 +265,10 @@ impl State {
         let bound = match at.scheme() {
             Scheme::Unknown => {
                 let reason = "an endpoint begins with ipc:// or tcp://".into();
-                return Err(ListenError::Invalid { at: at.clone(), reason });
+                return Err(ListenError::Invalid {
+                    at: at.clone(),
+                    reason,
+                });
             }
             Scheme::Tcp => match at.as_str().strip_suffix(":0") {
                 Some(host) => Endpoint::from(format!("{host}:{}", self.new_port())),
@@ -375,7 +378,9 @@ impl State {
             Due::Answer { wire } => self.answered(wire),
             Due::Refused { wire } => self.dial_failed(wire, DialError::Refused),
             Due::GiveUp { wire } => {
-                let limit = self.hosts[self.wires[wire].ends[DIALER].node].options.dial_limit;
+                let limit = self.hosts[self.wires[wire].ends[DIALER].node]
+                    .options
+                    .dial_limit;
                 self.dial_failed(wire, DialError::TimedOut(limit))
             }
             Due::Silence { wire } => self.silence(wire),
@@ -597,7 +602,9 @@ impl Due {
     /// The wire that it is travelling on.
     fn travels(&self) -> Option<usize> {
         match self {
-            Due::Answer { wire } | Due::Frame { wire, .. } | Due::Hangup { wire, .. } => Some(*wire),
+            Due::Answer { wire } | Due::Frame { wire, .. } | Due::Hangup { wire, .. } => {
+                Some(*wire)
+            }
             _ => None,
         }
     }

@@ -41,10 +41,24 @@ fn both_sides_are_told_who_began(world: &World) {
     let (a, b) = (world.peer(), world.peer());
     let at = b.listen();
     let pipe = a.dial(&at);
-    let Event::Opened { pipe: opened, origin, local, remote, pid } = a.next() else {
+    let Event::Opened {
+        pipe: opened,
+        origin,
+        local,
+        remote,
+        pid,
+    } = a.next()
+    else {
         panic!("not opened");
     };
-    let Event::Opened { origin: came, local: here, remote: there, pid: whose, .. } = b.next() else {
+    let Event::Opened {
+        origin: came,
+        local: here,
+        remote: there,
+        pid: whose,
+        ..
+    } = b.next()
+    else {
         panic!("not opened");
     };
     assert_eq!((opened, origin), (pipe, Origin::Dialed(at.clone())));
@@ -114,7 +128,11 @@ fn a_frame_for_a_pipe_that_is_gone_comes_back(world: &World) {
     let pipe = a.dial(&at);
     let gone = SendError::Gone(b"x".to_vec().into());
     if world.kind == Kind::Memory {
-        assert_eq!(a.try_send(pipe, b"x"), Err(gone.clone()), "before it is opened");
+        assert_eq!(
+            a.try_send(pipe, b"x"),
+            Err(gone.clone()),
+            "before it is opened"
+        );
     }
     assert_eq!(a.opened(), pipe);
     a.close(pipe);
@@ -128,27 +146,48 @@ fn a_dial_to_nobody_is_refused_at_once(world: &World) {
     let to = world.nobody();
     let began = Instant::now();
     let pipe = a.dial(&to);
-    assert_eq!(a.next(), Event::DialFailed { pipe, error: DialError::Refused });
-    assert!(began.elapsed() < Duration::from_millis(500), "took {:?}", began.elapsed());
+    assert_eq!(
+        a.next(),
+        Event::DialFailed {
+            pipe,
+            error: DialError::Refused
+        }
+    );
+    assert!(
+        began.elapsed() < Duration::from_millis(500),
+        "took {:?}",
+        began.elapsed()
+    );
 }
 
 fn an_endpoint_of_no_transport_is_invalid(world: &World) {
     let a = world.peer();
     let pipe = a.dial(&Endpoint::from("carrier://pigeon"));
     let told = a.next();
-    assert!(matches!(told, Event::DialFailed { pipe: which, error: DialError::Invalid(_) } if which == pipe));
+    assert!(
+        matches!(told, Event::DialFailed { pipe: which, error: DialError::Invalid(_) } if which == pipe)
+    );
     let refused = a.transport().listen(&Endpoint::from("carrier://pigeon"));
     assert!(matches!(refused, Err(ListenError::Invalid { .. })));
 }
 
 fn a_mute_peer_is_timed_out(world: &World) {
     let limit = Duration::from_millis(200);
-    let a = world.peer_with(Options { dial_limit: limit, ..Options::default() });
+    let a = world.peer_with(Options {
+        dial_limit: limit,
+        ..Options::default()
+    });
     let b = world.peer();
     let timed_out = |to: &Endpoint| {
         let began = Instant::now();
         let pipe = a.dial(to);
-        assert_eq!(a.next(), Event::DialFailed { pipe, error: DialError::TimedOut(limit) });
+        assert_eq!(
+            a.next(),
+            Event::DialFailed {
+                pipe,
+                error: DialError::TimedOut(limit)
+            }
+        );
         assert!(began.elapsed() < limit * 5);
     };
     match world.kind {
@@ -165,7 +204,10 @@ fn a_mute_peer_is_timed_out(world: &World) {
         }
         Kind::Tcp => {
             let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            timed_out(&Endpoint::from(format!("tcp://{}", mute.local_addr().unwrap())));
+            timed_out(&Endpoint::from(format!(
+                "tcp://{}",
+                mute.local_addr().unwrap()
+            )));
         }
     }
 }
@@ -203,12 +245,21 @@ fn the_end_of_a_peer_is_told(world: &World) {
     a.closed(there);
     c.closed(at_c);
     let pipe = a.dial(&at);
-    assert_eq!(a.next(), Event::DialFailed { pipe, error: DialError::Refused });
+    assert_eq!(
+        a.next(),
+        Event::DialFailed {
+            pipe,
+            error: DialError::Refused
+        }
+    );
     b.stays_without(|event| *event == Event::Closed { pipe: to_c });
 }
 
 fn a_frame_that_is_too_long_ends_its_pipe_only(world: &World) {
-    let b = world.peer_with(Options { max_frame: 1000, ..Options::default() });
+    let b = world.peer_with(Options {
+        max_frame: 1000,
+        ..Options::default()
+    });
     let (a, c) = (world.peer(), world.peer());
     let at = b.listen();
     let (from_a, here_a) = connect_to(&a, &b, &at);
@@ -239,7 +290,12 @@ fn many_peers_do_not_disturb_each_other(world: &World) {
             break;
         }
     }
-    for (n, (peer, (there, here))) in peers.iter().zip(&pipes).enumerate().filter(|(n, _)| *n != 3) {
+    for (n, (peer, (there, here))) in peers
+        .iter()
+        .zip(&pipes)
+        .enumerate()
+        .filter(|(n, _)| *n != 3)
+    {
         for round in 0..=5_u8 {
             assert_eq!(b.received(*here)[..], [round; 100], "peer {n}");
         }
@@ -276,7 +332,11 @@ fn a_shutdown_ends_everything_in_silence(world: &World) {
     assert!(matches!(b.try_send(here, b"x"), Err(SendError::Gone(_))));
     b.transport().shutdown(Duration::from_millis(200));
     let c = world.peer();
-    assert_eq!(c.transport().listen(&at).unwrap(), at, "the endpoint is free again");
+    assert_eq!(
+        c.transport().listen(&at).unwrap(),
+        at,
+        "the endpoint is free again"
+    );
 }
 
 fn a_dial_that_is_closed_has_one_outcome(world: &World) {
@@ -285,12 +345,16 @@ fn a_dial_that_is_closed_has_one_outcome(world: &World) {
     for _ in 0..20 {
         let pipe = a.dial(&at);
         a.close(pipe);
-        let is_outcome = |event: &Event| {
-            matches!(event, Event::Opened { pipe: which, .. } | Event::DialFailed { pipe: which, .. } if *which == pipe)
-        };
+        let is_outcome = |event: &Event| matches!(event, Event::Opened { pipe: which, .. } | Event::DialFailed { pipe: which, .. } if *which == pipe);
         match a.until(is_outcome) {
             Event::Opened { .. } => a.closed(pipe),
-            event => assert_eq!(event, Event::DialFailed { pipe, error: DialError::Closed }),
+            event => assert_eq!(
+                event,
+                Event::DialFailed {
+                    pipe,
+                    error: DialError::Closed
+                }
+            ),
         }
         a.close(pipe);
     }
@@ -312,8 +376,13 @@ fn a_listener_takes_several_endpoints(world: &World) {
 fn an_endpoint_in_use_is_refused(world: &World) {
     let (a, b, c) = (world.peer(), world.peer(), world.peer());
     let at = b.listen();
-    assert!(matches!(a.transport().listen(&at), Err(ListenError::InUse { at: which }) if which == at));
-    assert!(matches!(b.transport().listen(&at), Err(ListenError::InUse { .. })));
+    assert!(
+        matches!(a.transport().listen(&at), Err(ListenError::InUse { at: which }) if which == at)
+    );
+    assert!(matches!(
+        b.transport().listen(&at),
+        Err(ListenError::InUse { .. })
+    ));
     let (there, here) = connect_to(&c, &b, &at);
     c.send(there, b"still served");
     assert_eq!(b.received(here)[..], *b"still served");
@@ -367,7 +436,17 @@ fn a_sink_may_call_back(world: &World) {
     a.send(pipe, b"x");
     a.closed(pipe);
     let log = log.lock().unwrap();
-    assert!(matches!(log[..], [Event::Opened { .. }, Event::Received { .. }, Event::Closed { .. }]), "{log:?}");
+    assert!(
+        matches!(
+            log[..],
+            [
+                Event::Opened { .. },
+                Event::Received { .. },
+                Event::Closed { .. }
+            ]
+        ),
+        "{log:?}"
+    );
     drop(log);
     echo.shutdown(Duration::from_millis(200));
 }

@@ -24,7 +24,11 @@ fn path_of(at: &Endpoint) -> &std::path::Path {
 
 #[test]
 fn the_library_is_the_one_that_was_tested() {
-    assert!(library_version().starts_with("1.12."), "{}", library_version());
+    assert!(
+        library_version().starts_with("1.12."),
+        "{}",
+        library_version()
+    );
 }
 
 #[test]
@@ -34,7 +38,13 @@ fn a_stale_socket_file_is_replaced() {
     drop(UnixListener::bind(path_of(&at)).unwrap());
     let (a, b) = (world.peer(), world.peer());
     let pipe = a.dial(&at);
-    assert_eq!(a.next(), Event::DialFailed { pipe, error: DialError::Refused });
+    assert_eq!(
+        a.next(),
+        Event::DialFailed {
+            pipe,
+            error: DialError::Refused
+        }
+    );
     b.transport().listen(&at).unwrap();
     connect_to(&a, &b, &at);
 }
@@ -75,11 +85,16 @@ fn an_endpoint_that_cannot_be_is_invalid_by_name() {
         ("tcp://127.0.0.1:99999", "65535"),
     ] {
         let error = peer.transport().listen(&Endpoint::from(text)).unwrap_err();
-        assert!(matches!(&error, ListenError::Invalid { reason, .. } if reason.contains(said)), "{error}");
+        assert!(
+            matches!(&error, ListenError::Invalid { reason, .. } if reason.contains(said)),
+            "{error}"
+        );
     }
     let pipe = peer.dial(&Endpoint::from(long.as_str()));
     let told = peer.next();
-    assert!(matches!(told, Event::DialFailed { pipe: which, error: DialError::Invalid(_) } if which == pipe));
+    assert!(
+        matches!(told, Event::DialFailed { pipe: which, error: DialError::Invalid(_) } if which == pipe)
+    );
 }
 
 #[test]
@@ -115,8 +130,12 @@ fn of_two_processes_that_race_for_a_path_one_owns_it() {
         let at = world.fresh();
         drop(UnixListener::bind(path_of(&at)).unwrap());
         let mut racers: Vec<_> = (0..3).map(|_| child("listen", &at)).collect();
-        let said: Vec<String> = racers.iter_mut().map(|racer| first_line(racer)).collect();
-        assert_eq!(said.iter().filter(|said| *said == "listening").count(), 1, "round {round}: {said:?}");
+        let said: Vec<String> = racers.iter_mut().map(first_line).collect();
+        assert_eq!(
+            said.iter().filter(|said| *said == "listening").count(),
+            1,
+            "round {round}: {said:?}"
+        );
         for racer in &mut racers {
             racer.kill().unwrap();
             racer.wait().unwrap();
@@ -143,10 +162,20 @@ fn a_killed_process_is_told_at_once() {
     process.kill().unwrap();
     let began = Instant::now();
     a.closed(pipe);
-    assert!(began.elapsed() < Duration::from_millis(500), "took {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(500),
+        "took {:?}",
+        began.elapsed()
+    );
     process.wait().unwrap();
     let again = a.dial(&at);
-    assert_eq!(a.next(), Event::DialFailed { pipe: again, error: DialError::Refused });
+    assert_eq!(
+        a.next(),
+        Event::DialFailed {
+            pipe: again,
+            error: DialError::Refused
+        }
+    );
     world.peer().transport().listen(&at).unwrap();
 }
 
@@ -165,7 +194,10 @@ fn a_tcp_port_in_use_is_refused_at_once() {
 fn port_0_becomes_the_real_one() {
     let world = World::new(Kind::Tcp);
     let (a, b) = (world.peer(), world.peer());
-    let at = b.transport().listen(&Endpoint::from("tcp://127.0.0.1:0")).unwrap();
+    let at = b
+        .transport()
+        .listen(&Endpoint::from("tcp://127.0.0.1:0"))
+        .unwrap();
     assert!(!at.as_str().ends_with(":0"));
     connect_to(&a, &b, &at);
 }
@@ -204,14 +236,20 @@ fn a_peer_of_another_protocol_is_not_a_connection() {
     let (mut stream, _) = other.accept().unwrap();
     stream.write_all(&PAIR0).unwrap();
     let told = a.next();
-    assert!(matches!(told, Event::DialFailed { pipe: which, error: DialError::System(_) } if which == pipe), "{told:?}");
+    assert!(
+        matches!(told, Event::DialFailed { pipe: which, error: DialError::System(_) } if which == pipe),
+        "{told:?}"
+    );
     std::fs::remove_file(path_of(&at)).unwrap();
 }
 
 #[test]
 fn an_ipc_pipe_that_says_nothing_is_closed() {
     let world = World::new(Kind::Ipc);
-    let options = Options { silent_limit: Duration::from_millis(100), ..Options::default() };
+    let options = Options {
+        silent_limit: Duration::from_millis(100),
+        ..Options::default()
+    };
     let (talker, mute, b) = (world.peer(), world.peer(), world.peer_with(options));
     let at = b.listen();
     let (said, heard) = connect_to(&talker, &b, &at);
@@ -280,7 +318,12 @@ impl Stranger {
 /// This test program once more, as [`another_process`].
 fn child(role: &str, at: &Endpoint) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nng_only::another_process", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "nng_only::another_process",
+            "--ignored",
+            "--nocapture",
+        ])
         .env("VLM_ROLE", role)
         .env("VLM_AT", at.as_str())
         .stdin(Stdio::piped())

@@ -183,7 +183,10 @@ impl Peer<'_> {
     /// The next event of that sort; others before it are kept in order.
     pub(crate) fn until(&self, wanted: impl Fn(&Event) -> bool) -> Event {
         self.find(PATIENCE, &wanted).unwrap_or_else(|| {
-            panic!("nothing of the sort came; there was {:?}", self.told.events.lock().unwrap())
+            panic!(
+                "nothing of the sort came; there was {:?}",
+                self.told.events.lock().unwrap()
+            )
         })
     }
 
@@ -218,25 +221,41 @@ impl Peer<'_> {
     }
 
     fn find(&self, patience: Duration, wanted: &dyn Fn(&Event) -> bool) -> Option<Event> {
-        let end = Instant::now() + patience;
-        let until = self.world.net.now() + patience;
+        match self.world.kind {
+            Kind::Memory => self.find_in_simulated_time(patience, wanted),
+            _ => self.find_in_real_time(patience, wanted),
+        }
+    }
+
+    fn find_in_simulated_time(
+        &self,
+        patience: Duration,
+        wanted: &dyn Fn(&Event) -> bool,
+    ) -> Option<Event> {
+        let net = &self.world.net;
+        let until = net.now() + patience;
         loop {
             if let Some(event) = self.take(wanted) {
                 return Some(event);
             }
-            match self.world.kind {
-                Kind::Memory => {
-                    let next = self.world.net.next_due().filter(|at| *at <= until)?;
-                    self.world.net.advance(next.saturating_sub(self.world.net.now()));
-                }
-                _ => {
-                    let events = self.told.events.lock().unwrap();
-                    let seen = events.len();
-                    let left = end.checked_duration_since(Instant::now())?;
-                    let more = |events: &mut VecDeque<Event>| events.len() == seen;
-                    drop(self.told.more.wait_timeout_while(events, left, more).unwrap());
-                }
+            let next = net.next_due().filter(|at| *at <= until)?;
+            net.advance(next.saturating_sub(net.now()));
+        }
+    }
+
+    fn find_in_real_time(
+        &self,
+        patience: Duration,
+        wanted: &dyn Fn(&Event) -> bool,
+    ) -> Option<Event> {
+        let end = Instant::now() + patience;
+        let mut events = self.told.events.lock().unwrap();
+        loop {
+            if let Some(at) = events.iter().position(wanted) {
+                return events.remove(at);
             }
+            let left = end.checked_duration_since(Instant::now())?;
+            events = self.told.more.wait_timeout(events, left).unwrap().0;
         }
     }
 

@@ -45,7 +45,10 @@ pub(super) struct Accepted {
 }
 
 impl Hall {
-    pub(super) fn open(shared: Arc<OnceLock<Weak<Shared>>>, receive_limit: usize) -> Result<Self, Code> {
+    pub(super) fn open(
+        shared: Arc<OnceLock<Weak<Shared>>>,
+        receive_limit: usize,
+    ) -> Result<Self, Code> {
         let notify = move |event, raw| {
             let Some(shared) = shared.get().and_then(Weak::upgrade) else {
                 return;
@@ -209,7 +212,9 @@ fn on_sent(pipe: &Weak<Accepted>, result: Result<(), Code>) {
 }
 
 fn on_received(shared: &Weak<Shared>, result: Result<(), Code>, msg: Option<Msg>) {
-    let Some(shared) = shared.upgrade() else { return };
+    let Some(shared) = shared.upgrade() else {
+        return;
+    };
     let hall = &shared.hall;
     if let Some(msg) = msg {
         let from = hall.pipes.read().get(&msg.pipe()).cloned();

@@ -33,7 +33,10 @@ impl Claim {
         check_file(at, &path)?;
         let side = side_file(&path);
         let lock = lock(&side)
-            .map_err(|source| ListenError::System { at: at.clone(), source })?
+            .map_err(|source| ListenError::System {
+                at: at.clone(),
+                source,
+            })?
             .ok_or_else(|| ListenError::InUse { at: at.clone() })?;
         let claim = Self {
             path,
@@ -92,11 +95,17 @@ impl Claim {
 
 /// What can be said about the path of an ipc endpoint without looking at files.
 fn check_path(at: &Endpoint) -> Result<(), ListenError> {
-    let invalid = |reason: String| ListenError::Invalid { at: at.clone(), reason };
+    let invalid = |reason: String| ListenError::Invalid {
+        at: at.clone(),
+        reason,
+    };
     path_fault(at.rest()).map_or(Ok(()), |reason| Err(invalid(reason)))?;
     let folder = Path::new(at.rest()).parent().unwrap_or(Path::new("/"));
     if !folder.is_dir() {
-        return Err(invalid(format!("the folder {} does not exist", folder.display())));
+        return Err(invalid(format!(
+            "the folder {} does not exist",
+            folder.display()
+        )));
     }
     Ok(())
 }

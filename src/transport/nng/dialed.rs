@@ -112,7 +112,9 @@ impl Dialed {
     fn make(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<Made, Code> {
         let (id, notes) = (self.id, Arc::downgrade(shared));
         let notify = move |event, raw| {
-            let Some(shared) = notes.upgrade() else { return };
+            let Some(shared) = notes.upgrade() else {
+                return;
+            };
             match event {
                 PipeEvent::Adding => {}
                 PipeEvent::Added => shared.note(Note::DialedAdded(id, raw)),

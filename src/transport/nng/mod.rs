@@ -176,7 +176,9 @@ impl Transport for NngTransport {
         }
         let wait = by.saturating_duration_since(Instant::now()) + CLOSING;
         if closed.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-            tracing::error!("the sockets of a transport are still being closed; its socket files may remain");
+            tracing::error!(
+                "the sockets of a transport are still being closed; its socket files may remain"
+            );
         }
     }
 }
@@ -286,7 +288,9 @@ fn host_and_port(text: &str) -> Result<(&str, u16), &'static str> {
     let (host, port) = text
         .rsplit_once(':')
         .ok_or("a tcp endpoint is tcp://host:port")?;
-    let port = port.parse().map_err(|_| "the port is not a number up to 65535")?;
+    let port = port
+        .parse()
+        .map_err(|_| "the port is not a number up to 65535")?;
     if host.contains(['/', '?', '#', '@']) {
         return Err("a tcp endpoint is tcp://host:port");
     }

@@ -148,11 +148,7 @@ impl Owner {
             }
             self.due.pop();
             match self.what.remove(&key) {
-                Some(Due::Finish) => {
-                    if self.finish() {
-                        return true;
-                    }
-                }
+                Some(Due::Finish) if self.finish() => return true,
                 Some(due) => self.act(due),
                 None => {}
             }
@@ -170,7 +166,7 @@ impl Owner {
             Due::RetireAccepted(raw, since) => self.retire_accepted(raw, since),
             Due::EndPause => self.end_pause(),
             Due::LookAtCloser => closing::run(|| ()), // It reports a close that hangs.
-            Due::Finish => {}
+            Due::Finish => {}                         // Not yet: it has set the next look itself.
         }
     }
 

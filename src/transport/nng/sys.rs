@@ -149,9 +149,7 @@ impl Socket {
     /// Limits received messages to `bytes`; holds for what is dialed or listened at afterwards.
     pub(super) fn limit_received(&self, bytes: usize) -> Result<(), Code> {
         // SAFETY: the name is a C text.
-        check(unsafe {
-            c::nng_socket_set_size(self.raw, name(c::NNG_OPT_RECVMAXSZ), bytes)
-        })
+        check(unsafe { c::nng_socket_set_size(self.raw, name(c::NNG_OPT_RECVMAXSZ), bytes) })
     }
 
     /// How many messages wait in the socket for `receive`, beside one of each peer; holds from now on.
@@ -261,9 +259,8 @@ impl Listener {
         }
         let mut port: c_int = 0;
         // SAFETY: the name is a C text, `port` a valid place.
-        let known = unsafe {
-            c::nng_listener_get_int(self.0, name(c::NNG_OPT_TCP_BOUND_PORT), &mut port)
-        };
+        let known =
+            unsafe { c::nng_listener_get_int(self.0, name(c::NNG_OPT_TCP_BOUND_PORT), &mut port) };
         Ok((known == 0).then(|| u16::try_from(port).ok()).flatten())
     }
 }
@@ -285,9 +282,8 @@ impl RawPipe {
     pub(super) fn peer_pid(self) -> Option<u32> {
         let mut pid = 0;
         // SAFETY: the name is a C text, `pid` a valid place.
-        let code = unsafe {
-            c::nng_pipe_get_uint64(self.c(), name(c::NNG_OPT_IPC_PEER_PID), &mut pid)
-        };
+        let code =
+            unsafe { c::nng_pipe_get_uint64(self.c(), name(c::NNG_OPT_IPC_PEER_PID), &mut pid) };
         (code == 0).then(|| u32::try_from(pid).ok()).flatten()
     }
 
