@@ -2,6 +2,8 @@
 
 #[path = "transport/contract.rs"]
 mod contract;
+#[path = "transport/memory_only.rs"]
+mod memory_only;
 #[path = "transport/nng_only.rs"]
 mod nng_only;
 #[path = "transport/world.rs"]

@@ -190,6 +190,11 @@ impl Peer<'_> {
         })
     }
 
+    /// All that has come and was not asked for.
+    pub(crate) fn all(&self) -> Vec<Event> {
+        self.told.events.lock().unwrap().drain(..).collect()
+    }
+
     pub(crate) fn opened(&self) -> PipeId {
         match self.until(|event| matches!(event, Event::Opened { .. })) {
             Event::Opened { pipe, .. } => pipe,
