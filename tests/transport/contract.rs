@@ -35,6 +35,7 @@ contract! {
     an_endpoint_in_use_is_refused
     a_dialer_that_is_closed_while_the_peer_talks_is_told_once
     a_sink_may_call_back
+    a_sink_may_shut_down
 }
 
 fn both_sides_are_told_who_began(world: &World) {
@@ -154,7 +155,7 @@ fn a_dial_to_nobody_is_refused_at_once(world: &World) {
         }
     );
     assert!(
-        began.elapsed() < Duration::from_millis(500),
+        began.elapsed() < Duration::from_secs(1),
         "took {:?}",
         began.elapsed()
     );
@@ -449,4 +450,35 @@ fn a_sink_may_call_back(world: &World) {
     );
     drop(log);
     echo.shutdown(Duration::from_millis(200));
+}
+
+fn a_sink_may_shut_down(world: &World) {
+    use std::sync::{Arc, OnceLock};
+    use vlmessaging::transport::{Transport, nng::NngTransport};
+
+    let own: Arc<OnceLock<Arc<dyn Transport>>> = Arc::default();
+    let me = own.clone();
+    let sink = Arc::new(move |event: Event| {
+        if let (Event::Opened { .. }, Some(me)) = (event, me.get()) {
+            me.shutdown(Duration::from_secs(5));
+        }
+    });
+    let other: Arc<dyn Transport> = match world.kind {
+        Kind::Memory => world.net().transport(sink, Options::default()),
+        _ => Arc::new(NngTransport::new(sink, Options::default()).unwrap()),
+    };
+    assert!(own.set(other.clone()).is_ok());
+    let at = other.listen(&world.fresh()).unwrap();
+    let a = world.peer();
+    let pipe = a.dial(&at);
+    let began = Instant::now();
+    a.until(|event| {
+        matches!(event, Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. } if *which == pipe)
+    });
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "took {:?}",
+        began.elapsed()
+    );
+    other.shutdown(Duration::from_secs(1));
 }

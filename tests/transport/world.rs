@@ -121,10 +121,16 @@ impl Drop for World {
         if std::thread::panicking() {
             return;
         }
-        let left: Vec<_> = std::fs::read_dir(&self.dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let files = || -> Vec<_> {
+            let entries = std::fs::read_dir(&self.dir).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect()
+        };
+        // A shutdown from within a sink cannot wait for its own closing.
+        let end = Instant::now() + PATIENCE;
+        while !files().is_empty() && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        let left = files();
         std::fs::remove_dir_all(&self.dir).unwrap();
         assert!(left.is_empty(), "files left behind: {left:?}");
     }

@@ -14,12 +14,13 @@ use std::os::raw::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 // Links the C library; the `nng_sys` declarations are resolved from it.
 use nng_c_sys as _;
 use nng_sys as c;
+use parking_lot::RwLock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// An nng error code; shown in nng's words.
@@ -51,7 +52,9 @@ pub(super) type Done = Box<dyn Fn(Result<(), Code>, Option<Msg>) + Send + Sync>;
 pub(super) struct Socket {
     raw: c::nng_socket,
     notify: *mut Notify,
-    closed: AtomicBool,
+    /// Whether it was closed. Read-locked while an operation is started: one that starts while nng closes the socket may be left in
+    /// the closed socket's list and stopped through a wild pointer (a panic within minutes of churn).
+    closed: RwLock<bool>,
 }
 
 /// A listener of a socket, closed with it.
@@ -142,7 +145,7 @@ impl Socket {
         Ok(Self {
             raw,
             notify,
-            closed: AtomicBool::new(false),
+            closed: RwLock::new(false),
         })
     }
 
@@ -192,18 +195,24 @@ impl Socket {
         Ok(Listener(listener))
     }
 
-    /// Starts to receive one message.
+    /// Starts to receive one message; a closed socket does nothing.
     pub(super) fn receive(&self, aio: &Aio) {
-        // SAFETY: the aio lives, and its owner starts one operation at a time.
-        unsafe { c::nng_recv_aio(self.raw, aio.raw()) };
+        let closed = self.closed.read();
+        if !*closed {
+            // SAFETY: the aio lives, and its owner starts one operation at a time.
+            unsafe { c::nng_recv_aio(self.raw, aio.raw()) };
+        }
     }
 
-    /// Starts to send one message; a failed one is freed.
+    /// Starts to send one message; one that fails is freed, as by a closed socket.
     pub(super) fn send(&self, aio: &Aio, msg: Msg) {
-        // SAFETY: as for `receive`; the message's ownership goes to the aio, and `on_done` takes back what was not sent.
-        unsafe {
-            c::nng_aio_set_msg(aio.raw(), msg.into_raw());
-            c::nng_send_aio(self.raw, aio.raw());
+        let closed = self.closed.read();
+        if !*closed {
+            // SAFETY: as for `receive`; the message's ownership goes to the aio, and `on_done` takes back what was not sent.
+            unsafe {
+                c::nng_aio_set_msg(aio.raw(), msg.into_raw());
+                c::nng_send_aio(self.raw, aio.raw());
+            }
         }
     }
 
@@ -231,10 +240,10 @@ impl Socket {
 
     /// Closes it and waits until its pipes are gone. Never from a callback. Only the first call does anything.
     pub(super) fn close(&self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        if std::mem::replace(&mut *self.closed.write(), true) {
             return;
         }
-        // SAFETY: takes a number. After it returned no pipe is left, so nobody calls `notify` any more; the swap makes this the only free.
+        // SAFETY: takes a number. After it returned no pipe is left, so nobody calls `notify` any more; the flag makes this the only free.
         unsafe {
             c::nng_close(self.raw);
             drop(Box::from_raw(self.notify));
@@ -444,7 +453,7 @@ impl fmt::Display for Code {
 /// A panic must not run into C: it is reported and ends here.
 fn guarded(what: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(what)).is_err() {
-        tracing::error!("a panic in an event sink was caught; what it was told may be lost");
+        tracing::error!("a panic in a callback of nng was caught");
     }
 }
 
