@@ -24,6 +24,7 @@ const ASK: u8 = b'Q'; // + anything: send it back
 const ANSWER: u8 = b'R';
 const ACK: u8 = b'A'; // an answer on my own pipe came
 const FLOOD: u8 = b'F'; // send me all you can for a while
+const LEAVE: u8 = b'C'; // close my pipe, whatever I say
 
 /// Answers that may be on their way on a pipe that the server did not dial.
 const UNACKED: usize = 2;
@@ -45,16 +46,17 @@ struct Counts {
     checks: AtomicU64,
     failed_checks: AtomicU64,
     slowest_check_ms: AtomicU64,
-    closes: [AtomicU64; 6],
+    closes: [AtomicU64; 7],
 }
 
-const CLOSES: [&str; 6] = [
+const CLOSES: [&str; 7] = [
     "in order",
     "mid-dial",
     "while answered",
     "while flooded",
     "by dropping the transport",
     "after a megabyte",
+    "by the server while it talked",
 ];
 
 fn main() -> ExitCode {
@@ -366,6 +368,7 @@ impl Server {
         match frame.first() {
             Some(&HELLO) => self.dial_back(pipe, &String::from_utf8_lossy(&frame[1..])),
             Some(&ASK) => self.answer(pipe, &frame[1..]),
+            Some(&LEAVE) => self.transport().close(pipe),
             Some(&ACK) => {
                 if let Some(line) = self.lines().get_mut(&pipe) {
                     line.unacked = line.unacked.saturating_sub(1);
@@ -532,7 +535,7 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
         }
     });
     let peer = Peer::new(listen)?;
-    let how = match usize::try_from(rng.below(6)).ok()? {
+    let how = match usize::try_from(rng.below(7)).ok()? {
         3 if no_flood() => 2,
         how => how,
     };
@@ -559,6 +562,7 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
         }
         3 if over_ipc && !answers_on_ipc() => flood(&peer, rng, &talker_of(ipc)),
         3 => flood(&peer, rng, to),
+        6 => be_closed(&peer, to),
         4 => drop(peer.talk(to, &small, 1, limit)),
         _ => {
             let large = vec![vec![9; usize::try_from(rng.below(1 << 20)).ok()?]; 3];
@@ -600,6 +604,29 @@ fn flood(peer: &Peer, rng: &mut Rng, to: &Endpoint) {
     }
     peer.transport.close(pipe);
     wait_closed(peer, pipe);
+}
+
+/// Asks to be closed, and talks on without a break until that happened.
+fn be_closed(peer: &Peer, to: &Endpoint) {
+    let until = Instant::now() + Duration::from_secs(3);
+    let pipe = peer.transport.dial(to);
+    let mut said = 0;
+    loop {
+        match peer.next(until) {
+            Some(Event::Opened { .. } | Event::Sent { .. }) => {
+                let word = if said == 20 { LEAVE } else { ACK };
+                said += 1;
+                // A pipe that is gone says so by `Closed`.
+                drop(
+                    peer.transport
+                        .send(pipe, Bytes::copy_from_slice(&[word; 50])),
+                );
+            }
+            Some(Event::Closed { .. } | Event::DialFailed { .. }) => return,
+            Some(Event::Received { .. }) => {}
+            None => return println!("FAIL: a peer at {to} that asked to be closed was not"),
+        }
+    }
 }
 
 fn wait_closed(peer: &Peer, pipe: PipeId) {
