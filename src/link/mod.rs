@@ -343,7 +343,8 @@ impl Link {
 
     /// Someone who can be answered on `way` says hello under this link's name.
     pub(crate) fn greeted(&mut self, greeting: &Greeting, way: Way, now: Instant, acts: &mut Vec<Act>) {
-        self.fallback = Some(way.clone());
+        // On a machine everybody can be dialed, and the pipes of others are only listened to.
+        self.fallback = Some(way.clone()).filter(|way| way.net.is_some());
         let Some(hello) = &greeting.hello else { return };
         self.meet(hello, acts);
         self.echo = Some(hello.token);

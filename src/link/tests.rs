@@ -295,7 +295,13 @@ fn a_python_router_at_the_endpoint_of_a_rust_one_gets_no_frames() {
 #[test]
 fn a_pipe_that_the_peer_dialed_has_two_frames_on_their_way_and_plain_ones_paced() {
     let mut bench = Bench::new(false);
-    let way = Way { pipe: PipeId(9), accepted: true, claimed: "tcp://a:1".into(), listens: false, net: None };
+    let way = Way {
+        pipe: PipeId(9),
+        accepted: true,
+        claimed: "tcp://a:1".into(),
+        listens: false,
+        net: Some("tcp://a:1".into()),
+    };
     let greeting = Greeting { claimed: PEER.into(), hello: None };
     bench.link.greeted(&greeting, way.clone(), bench.now, &mut bench.acts);
     bench.push(1).unwrap();
