@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use vlmessaging::{Reason, RequestError, Router};
 
-use crate::peer::{AddOne, Folder, LIMIT, Peer, add_one_twenty_times, free_tcp, python_adds_one_twenty_times};
+use crate::peer::{AddOne, Folder, LIMIT, Peer, add_one_twenty_times, free_tcp, python_adds_one_twenty_times, until};
 
 /// Far longer than any failure may take to be told.
 const LONG: Duration = Duration::from_secs(60);
@@ -78,6 +78,28 @@ async fn a_message_from_python_to_nobody_is_reported_and_python_lives_on() {
         client.end().await;
         router.shutdown().await;
     }
+}
+
+#[actix::test]
+async fn a_python_directory_that_pings_agents_here_and_gone_lives_on() {
+    let folder = Folder::new();
+    let (builder, hub) = folder.hub(Router::machine());
+    let router = builder.start().await.unwrap();
+    let (here, gone) = (router.spawn(AddOne), router.spawn(AddOne));
+    let _entry = here.register("Here").await.unwrap();
+    let going = gone.register("Gone").await.unwrap();
+    let mut client = Peer::client(&["--hub", &hub, "--heartbeat", "3000"]).await;
+    client.find("Here").await;
+    client.find("Gone").await;
+    drop(going);
+    gone.stop();
+
+    // To the ping's answer Python says that it does not understand it, as it does to the report.
+    until("both have been pinged", async || router.stats().undelivered == 1 && router.stats().late_replies == 1).await;
+
+    python_adds_one_twenty_times(&mut client, &here.addr()).await;
+    client.end().await;
+    router.shutdown().await;
 }
 
 #[actix::test]
