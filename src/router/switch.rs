@@ -97,6 +97,31 @@ struct PipeInfo {
     peer: Option<Arc<Peer>>,
     local: Option<Endpoint>,
     remote: Option<Endpoint>,
+    /// Which of our endpoints the peer dialed.
+    came_to: Option<Endpoint>,
+    greets: Option<Greets>,
+}
+
+/// What a pipe is for that only says hello to a Python router.
+struct Greets {
+    python: Endpoint,
+    in_the_name_of: Endpoint,
+    since: Option<Instant>,
+}
+
+impl Greets {
+    fn begin(&mut self) -> Bytes {
+        self.since = Some(Instant::now());
+        let mut frame = Vec::new();
+        wire::write_message(&hello::write_plain(&self.in_the_name_of, &self.python), &mut frame);
+        frame.into()
+    }
+}
+
+impl PipeInfo {
+    fn new(came: Came, peer: Option<Arc<Peer>>) -> Self {
+        Self { way: None, came, peer, local: None, remote: None, came_to: None, greets: None }
+    }
 }
 
 impl Unsent {
@@ -393,7 +418,7 @@ impl Switch {
         let mut pipes = self.pipes.lock();
         let pipe = transport.dial(endpoint);
         let came = came_over(endpoint);
-        pipes.insert(pipe, PipeInfo { way: None, came, peer: Some(peer.clone()), local: None, remote: None });
+        pipes.insert(pipe, PipeInfo::new(came, Some(peer.clone())));
         link.dialing(pipe);
     }
 
@@ -552,14 +577,22 @@ impl Switch {
         if let (false, Some(local)) = (accepted, &local) {
             self.names.write().add_pipe(local.clone());
         }
-        let peer = {
+        let (peer, greeting) = {
             let mut pipes = self.pipes.lock();
-            let info = pipes.entry(pipe).or_insert(PipeInfo { way: None, came, peer: None, local: None, remote: None });
+            let info = pipes.entry(pipe).or_insert_with(|| PipeInfo::new(came, None));
             info.way.clone_from(&way);
             info.local = local;
             info.remote = remote;
-            info.peer.clone()
+            if let Origin::Accepted(came_to) = origin {
+                info.came_to.clone_from(came_to);
+            }
+            let greeting = info.greets.as_mut().map(Greets::begin);
+            (info.peer.clone(), greeting)
         };
+        if let (Some(greeting), Some(transport)) = (greeting, self.transport.get()) {
+            // A pipe that has ended already is made again when Python says its next hello.
+            let _ = transport.send(pipe, greeting);
+        }
         if let (Some(peer), Some(way)) = (peer, way) {
             self.with(&peer, |link, now, acts| link.opened(way, now, acts));
         }
@@ -665,11 +698,8 @@ impl Switch {
     }
 
     fn greeted(&self, pipe: PipeId, greeting: &Greeting) {
-        let Some((way, came, remote)) =
-            self.pipes.lock().get(&pipe).map(|info| (info.way.clone(), info.came, info.remote.clone()))
-        else {
-            return;
-        };
+        let told = |info: &PipeInfo| (info.way.clone(), info.came, info.remote.clone(), info.came_to.clone());
+        let Some((way, came, remote, came_to)) = self.pipes.lock().get(&pipe).map(told) else { return };
         let Some(way) = way else { return };
         tracing::debug!(?pipe, claimed = %greeting.claimed, rust = greeting.hello.is_some(), "hello");
         let echoed = greeting.hello.as_ref().and_then(|hello| hello.echo).and_then(|echo| self.peer_with_token(echo));
@@ -697,7 +727,24 @@ impl Switch {
             }
         }
         self.associate(pipe, &peer);
+        if let (None, Some(hub)) = (&greeting.hello, came_to.filter(|came_to| *came_to != way.claimed)) {
+            self.greet(&greeting.claimed, hub);
+        }
         self.with(&peer, |link, now, acts| link.greeted(greeting, way, now, acts));
+    }
+
+    /// Says hello to a Python router in the name of the endpoint that it dialed. Python sends to an endpoint on the first connection it ever had there,
+    /// also when that one is dead, unless a later one says hello from there: without, it never reaches a hub again that was restarted.
+    fn greet(&self, python: &Endpoint, in_the_name_of: Endpoint) {
+        let Some(transport) = self.transport.get() else { return };
+        let mut pipes = self.pipes.lock();
+        let mut greetings = pipes.values().filter_map(|info| info.greets.as_ref());
+        if greetings.any(|greets| greets.python == *python && greets.in_the_name_of == in_the_name_of) {
+            return;
+        }
+        let greets = Some(Greets { python: python.clone(), in_the_name_of, since: None });
+        let pipe = transport.dial(python);
+        pipes.insert(pipe, PipeInfo { greets, ..PipeInfo::new(came_over(python), None) });
     }
 
     fn peer_with_token(&self, token: u64) -> Option<Arc<Peer>> {
@@ -793,6 +840,10 @@ impl Switch {
 
     /// Whether every link has sent what it had, and Python peers have had `linger` to read our hello.
     pub(crate) fn is_drained(&self, linger: std::time::Duration) -> bool {
+        let is_fresh = |greets: &Greets| greets.since.is_some_and(|since| since.elapsed() < linger);
+        if self.pipes.lock().values().filter_map(|info| info.greets.as_ref()).any(is_fresh) {
+            return false;
+        }
         let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
         peers.iter().all(|peer| {
             let guarded = peer.link.lock();
