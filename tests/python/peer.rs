@@ -141,9 +141,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir(&self.0)
-            && !thread::panicking()
-        {
+        if thread::panicking() {
+            // The router was not shut down: its sockets go with the folder, as far as they can.
+            let _ = std::fs::remove_dir_all(&self.0);
+        } else if let Err(error) = std::fs::remove_dir(&self.0) {
             panic!("a socket outlived its router: {error}");
         }
     }
