@@ -15,7 +15,7 @@ pub(crate) mod hello;
 pub(crate) mod inflow;
 pub(crate) mod ledger;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub(crate) enum Act {
     Send(PipeId, Bytes),
     /// End a pipe.
     Close(PipeId),
+    /// End every pipe that the peer made: if it lives after all, it comes back and introduces itself anew.
+    Abandon,
     /// Tell the sender of a message that it was not delivered.
     Lost(Ticket, Reason),
     /// The outcome of a message is known where it was handled.
@@ -123,10 +125,12 @@ pub(crate) struct Link {
     ledger: Ledger,
     held: usize,
     /// Sessions of the peer about which there is news to tell.
-    owed: HashMap<u64, Arc<Mutex<Inflow>>>,
+    owed: BTreeMap<u64, Arc<Mutex<Inflow>>>,
     ack_due: Option<Instant>,
     ack_bytes: usize,
     orphaned: Option<Instant>,
+    /// The peer said hello while it was being dialed: should that fail, it was its predecessor that did not answer.
+    dial_again: bool,
     /// When the peer was last heard, spoken to, and its silence looked at.
     heard: Instant,
     spoken: Instant,
@@ -185,10 +189,11 @@ impl Link {
             queue: VecDeque::new(),
             ledger: Ledger::default(),
             held: 0,
-            owed: HashMap::new(),
+            owed: BTreeMap::new(),
             ack_due: None,
             ack_bytes: 0,
             orphaned: None,
+            dial_again: false,
             heard: now,
             spoken: now,
             looked: now,
@@ -313,9 +318,10 @@ impl Link {
             return;
         }
         self.pipe = Pipe::None;
-        match self.fallback.clone() {
-            Some(way) => self.opened(way, now, acts),
-            None => self.give_up(Reason::DialFailed(error.to_string()), acts),
+        match (self.fallback.clone(), &self.dial) {
+            (Some(way), _) => self.opened(way, now, acts),
+            (None, Some(endpoint)) if mem::take(&mut self.dial_again) => acts.push(Act::Dial(endpoint.clone())),
+            (None, _) => self.give_up(Reason::DialFailed(error.to_string()), acts),
         }
     }
 
@@ -350,7 +356,7 @@ impl Link {
         self.echo = Some(hello.token);
         match &self.pipe {
             Pipe::Open(_) => self.say_hello(),
-            Pipe::Dialing(_) => {}
+            Pipe::Dialing(_) => self.dial_again = true,
             Pipe::None => match &self.dial {
                 Some(endpoint) => acts.push(Act::Dial(endpoint.clone())),
                 None => self.opened(way, now, acts),
@@ -468,6 +474,9 @@ impl Link {
         {
             acts.push(Act::Close(pipe));
         }
+        if self.incarnation().is_some() {
+            acts.push(Act::Abandon);
+        }
         self.restart(&reason, acts);
         for Queued { envelope, debt, .. } in self.queue.drain(..) {
             acts.push(Act::Lost(ticket(envelope, debt), reason.clone()));
@@ -535,7 +544,7 @@ impl Link {
         }
     }
 
-    /// When a peer that has not proved to be a Rust router is taken for Python.
+    /// When a peer that has not proved to be a Rust router is taken for Python, or given up if it was one.
     fn judgement(&self) -> Option<Instant> {
         let Pipe::Open(open) = &self.pipe else { return None };
         match self.peer {
@@ -548,8 +557,10 @@ impl Link {
 
     fn judge(&mut self, acts: &mut Vec<Act>) {
         if matches!(self.peer, Peer::Rust { .. }) {
-            self.restart(&Reason::PeerLost, acts);
-            acts.push(Act::Gone(Reason::PeerLost));
+            // It was a Rust router, and does not answer: whoever is there now is met anew.
+            self.fallback = None;
+            self.give_up(Reason::PeerLost, acts);
+            return;
         }
         self.peer = Peer::Python;
         // Python has taken what it was sent: nothing more will be heard of that.
@@ -598,7 +609,7 @@ impl Link {
     /// A message that travelled alone came back: a numbered one is still kept, another waits again.
     fn bounced_plain(&mut self, mut envelope: Envelope) {
         match wire::take_mark(&mut envelope.meta) {
-            Some((session, number)) if session == self.session => self.ledger.bounced(number),
+            Some([_, session, number]) if session == self.session => self.ledger.bounced(number),
             Some(_) => {}
             None => {
                 let size = size_of(&envelope);
@@ -673,7 +684,8 @@ impl Link {
     fn send_plain(&mut self, Queued { envelope, debt, size, .. }: Queued, acts: &mut Vec<Act>) -> Bytes {
         let Pipe::Open(Open { way, .. }) = &self.pipe else { return Bytes::new() };
         let mut marked = envelope.clone();
-        let kept = self.peer != Peer::Python && wire::mark(&mut marked.meta, self.session, self.ledger.next()).is_ok();
+        let kept = self.peer != Peer::Python
+            && wire::mark(&mut marked.meta, [self.me.incarnation, self.session, self.ledger.next()]).is_ok();
         if kept {
             let body = (framed(&envelope, way), ticket(envelope, debt));
             self.ledger.book(vec![body], size, true);
@@ -759,5 +771,7 @@ fn scramble(seed: u64) -> u64 {
     (mixed ^ (mixed >> 31)) >> 1
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! What routers of this project write into a message's `meta`, beside whatever else is there; Python ignores it.
 //!
-//! `hops` counts how often the message was passed on. `numbered` is its session and number where it travels alone to a router that may be one of ours.
+//! `hops` counts how often the message was passed on. `numbered` is its sender's incarnation, its session and number,
+//! where it travels alone to a router that may be one of ours.
 
 use super::{Encoded, decode, encode};
 use crate::failure::Reason;
@@ -20,14 +21,14 @@ pub(crate) fn count_hop(meta: &mut Encoded, limit: u32) -> Result<(), Reason> {
     set(meta, pairs, HOPS, Value::Int(hops))
 }
 
-/// Writes which session and number a message has.
-pub(crate) fn mark(meta: &mut Encoded, session: u64, number: u64) -> Result<(), Reason> {
-    let numbered = Value::List(vec![Value::from(session), Value::from(number)]);
+/// Writes which incarnation, session and number a message has.
+pub(crate) fn mark(meta: &mut Encoded, numbered: [u64; 3]) -> Result<(), Reason> {
+    let numbered = Value::List(numbered.map(Value::from).to_vec());
     set(meta, pairs(meta)?, NUMBERED, numbered)
 }
 
-/// Takes out which session and number a message has, if it says so.
-pub(crate) fn take_mark(meta: &mut Encoded) -> Option<(u64, u64)> {
+/// Takes out which incarnation, session and number a message has, if it says so.
+pub(crate) fn take_mark(meta: &mut Encoded) -> Option<[u64; 3]> {
     if *meta == Encoded::empty_struct() {
         return None;
     }
@@ -35,13 +36,14 @@ pub(crate) fn take_mark(meta: &mut Encoded) -> Option<(u64, u64)> {
     let index = pairs.iter().position(|(key, _)| key == NUMBERED)?;
     let (_, numbered) = pairs.remove(index);
     *meta = encode(&Value::Map(pairs)).ok()?;
-    match numbered {
-        Value::List(numbers) => match numbers.as_slice() {
-            [Value::Int(session), Value::Int(number)] => {
-                Some((u64::try_from(*session).ok()?, u64::try_from(*number).ok()?))
-            }
-            _ => None,
-        },
+    let Value::List(numbers) = numbered else { return None };
+    let numbers: Vec<u64> = numbers.iter().map_while(number).collect();
+    numbers.try_into().ok()
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     }
 }
@@ -90,8 +92,8 @@ mod tests {
         let mut meta = encode(&Value::from([("trace", "a")])).unwrap();
         let plain = meta.clone();
         assert_eq!(take_mark(&mut meta), None);
-        mark(&mut meta, u64::MAX >> 1, 7).unwrap();
-        assert_eq!(take_mark(&mut meta), Some((u64::MAX >> 1, 7)));
+        mark(&mut meta, [1, u64::MAX >> 1, 7]).unwrap();
+        assert_eq!(take_mark(&mut meta), Some([1, u64::MAX >> 1, 7]));
         assert_eq!(decode::<Value>(&meta), decode(&plain));
         let mut forged = encode(&Value::from([(NUMBERED, "one")])).unwrap();
         assert_eq!(take_mark(&mut forged), None);

@@ -164,9 +164,7 @@ impl Switch {
             FrameKind::Message => {
                 wire::read_message(frame, Profile::Rust).map(|envelope| self.plain_message(pipe, envelope))
             }
-            FrameKind::Link => {
-                wire::read_frame(frame).and_then(|(header, bodies)| self.link_frame(pipe, &header, &bodies))
-            }
+            FrameKind::Link => wire::read_frame(frame).map(|(header, bodies)| self.link_frame(pipe, &header, &bodies)),
         };
         if let Err(refused) = outcome {
             self.refused(pipe, &refused);
@@ -184,17 +182,22 @@ impl Switch {
             self.greeted(pipe, &greeting);
             return;
         }
-        let numbered = wire::take_mark(&mut envelope.meta);
-        let sender = numbered.and_then(|_| self.peer_of(pipe)).and_then(|peer| peer.link.lock().link.incarnation());
-        let (Some((session, number)), Some(sender)) = (numbered, sender) else {
-            self.arrived(pipe, envelope, None);
-            return;
+        let Some([sender, session, number]) = wire::take_mark(&mut envelope.meta) else {
+            return self.arrived(pipe, envelope, None);
         };
-        let Some(inflow) = self.inflow(sender, session) else { return };
-        if inflow.lock().receive(number, 1) == (Verdict::Take { skip: 0 }) {
-            let track = self.track(sender, session, &inflow, number);
-            self.arrived(pipe, envelope, track);
-            self.owe(sender, session, &inflow, 0, false);
+        let is_known = self.links.read().by_incarnation.contains_key(&sender);
+        let Some(inflow) = self.inflow(sender, session).filter(|_| is_known) else {
+            return self.begin_anew(pipe);
+        };
+        let verdict = inflow.lock().receive(number, 1);
+        match verdict {
+            Verdict::Take { skip: 0 } => {
+                let track = self.track(sender, session, &inflow, number);
+                self.arrived(pipe, envelope, track);
+                self.owe(sender, session, &inflow, 0, false);
+            }
+            Verdict::Take { .. } => self.owe(sender, session, &inflow, 0, false),
+            Verdict::Gap => self.begin_anew(pipe),
         }
     }
 
@@ -289,12 +292,11 @@ impl Switch {
         }
     }
 
-    fn link_frame(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) -> Result<(), Refused> {
-        if header.to != self.incarnation {
-            return Err(Refused::stale());
-        }
-        let Some(peer) = self.links.read().by_incarnation.get(&header.from).cloned() else {
-            return Err(Refused::stale());
+    fn link_frame(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) {
+        let peer = self.links.read().by_incarnation.get(&header.from).cloned();
+        let Some(peer) = peer.filter(|_| header.to == self.incarnation) else {
+            self.refused(pipe, &Refused::stale());
+            return self.begin_anew(pipe);
         };
         self.with(&peer, |link, now, _| link.heard(now));
         for receipt in &header.receipts {
@@ -306,16 +308,36 @@ impl Switch {
         if !bodies.is_empty() {
             self.numbered(pipe, header, bodies);
         }
-        Ok(())
+    }
+
+    /// Ends a pipe whose sender and this router disagree about what has been: it dials again, introduces itself, and sends what is missing.
+    fn begin_anew(&self, pipe: PipeId) {
+        if let Some(transport) = self.transport.get() {
+            transport.close(pipe);
+        }
+    }
+
+    /// Says again what has come of all sessions of a peer: the pipe that it was last said on may have been lost.
+    pub(super) fn tell_again(&self, sender: u64) {
+        let sessions: Vec<_> = self
+            .inflows
+            .lock()
+            .iter()
+            .filter(|((other, _), _)| *other == sender)
+            .map(|((_, session), inflow)| (*session, inflow.clone()))
+            .collect();
+        for (session, inflow) in sessions {
+            self.owe(sender, session, &inflow, 0, false);
+        }
     }
 
     /// Messages of a session: those that came before are skipped.
     fn numbered(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) {
-        let Some(inflow) = self.inflow(header.from, header.session) else { return };
+        let Some(inflow) = self.inflow(header.from, header.session) else { return self.begin_anew(pipe) };
         let verdict = inflow.lock().receive(header.first, bodies.len());
         let Verdict::Take { skip } = verdict else {
-            tracing::debug!(?pipe, first = header.first, "messages are missing, and will come again");
-            return;
+            tracing::debug!(?pipe, first = header.first, "messages are missing");
+            return self.begin_anew(pipe);
         };
         for (number, body) in (header.first..).zip(bodies).skip(skip) {
             let track = self.track(header.from, header.session, &inflow, number);

@@ -151,10 +151,12 @@ impl Switch {
                 drop(ticket.debt);
             }
             Act::Settled(debt) => drop(debt),
+            Act::Abandon => self.abandon(peer),
             Act::Up(incarnation) => {
                 tracing::debug!(peer = %peer.name, incarnation, "a Rust router is there");
                 self.links.write().by_incarnation.insert(incarnation, peer.clone());
                 self.board.peer_up(&peer.name, incarnation);
+                self.tell_again(incarnation);
             }
             Act::Python => self.board.peer_is_python(&peer.name),
             Act::Gone(reason) => {
@@ -177,6 +179,16 @@ impl Switch {
         };
         // `Closed` follows, or has been: the link sends it on its next pipe, or reports it.
         self.with(peer, |link, now, acts| link.bounced(&refused, now, acts));
+    }
+
+    fn abandon(&self, peer: &Arc<Peer>) {
+        let Some(transport) = self.transport.get() else { return };
+        let is_its = |info: &PipeInfo| info.peer.as_ref().is_some_and(|other| Arc::ptr_eq(other, peer));
+        let pipes: Vec<PipeId> =
+            self.pipes.lock().iter().filter(|(_, info)| is_its(info)).map(|(pipe, _)| *pipe).collect();
+        for pipe in pipes {
+            transport.close(pipe);
+        }
     }
 
     fn peer_gone(&self, peer: &Arc<Peer>, reason: &Reason) {
