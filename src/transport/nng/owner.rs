@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const QUIET: Duration = Duration::from_millis(20);
 /// How long a close waits for a frame to be written out, so that what was taken is sent if the peer reads at all.
 const WRITE_OUT: Duration = Duration::from_secs(1);
-/// How long the end of a transport waits for nng to find the end of each ipc connection, which takes milliseconds.
+/// How long the end of a transport waits until each pipe may be closed or nng has found its end; milliseconds as a rule.
 const HANG_UP: Duration = Duration::from_millis(900);
 /// An accepted ipc pipe whose connection cannot be told from another is closed after this silence.
 const LONG_QUIET: Duration = Duration::from_secs(1);
@@ -321,7 +321,7 @@ impl Owner {
         }
     }
 
-    /// Over ipc the connection is ended so that nng finds it out by itself, if it is known which it is; else when it is silent.
+    /// Over ipc the connection is shut so that nng finds it out by itself, if it is known which it is; else when it is silent.
     fn retire_accepted(&mut self, raw: RawPipe) {
         let Some(pipe) = self.visitor(raw) else {
             return;
@@ -362,15 +362,14 @@ impl Owner {
         self.after(Duration::ZERO, Due::Finish);
     }
 
-    /// Closes the rest once nobody is connected over ipc and no dialed pipe is left, at the latest at the limit. Whether it did.
+    /// Closes the rest once nobody is connected over ipc and no dialed pipe is left, at the latest a moment after the limit. Whether it did.
     fn finish(&mut self) -> bool {
         let Some(ending) = &self.ending else {
             return false;
         };
         let now = Instant::now();
-        let alone = self.shared.hang_up_on_ipc();
-        let busy = !self.dials.is_empty() && now < ending.limit;
-        if busy || (!alone && now < ending.limit.max(ending.began + HANG_UP)) {
+        let alone = self.shared.hang_up_on_ipc() && self.dials.is_empty();
+        if !alone && now < ending.limit.max(ending.began + HANG_UP) {
             self.after(LOOK_AGAIN, Due::Finish);
             return false;
         }
