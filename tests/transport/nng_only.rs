@@ -214,7 +214,7 @@ fn a_peer_of_another_protocol_is_not_a_connection() {
 #[test]
 fn an_ipc_pipe_that_says_nothing_is_closed() {
     let world = World::new(Kind::Ipc);
-    let options = Options { silent_limit: Duration::from_millis(100), ..Options::default() };
+    let options = Options { silent_limit: Duration::from_millis(700), ..Options::default() };
     let (talker, mute, b) = (world.peer(), world.peer(), world.peer_with(options));
     let at = b.listen();
     let (said, heard) = connect_to(&talker, &b, &at);

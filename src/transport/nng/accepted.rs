@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::raw::c_int;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -21,16 +22,9 @@ use crate::transport::{Event, Origin, PipeId, SendError};
 pub(super) struct Hall {
     pub(super) socket: Socket,
     receive: OnceLock<Aio>,
-    armed: Mutex<Armed>,
     /// By nng's name of the listener.
     pub(super) listeners: RwLock<HashMap<c_int, Endpoint>>,
     pub(super) pipes: RwLock<HashMap<RawPipe, Arc<Accepted>>>,
-}
-
-#[derive(Default)]
-struct Armed {
-    receiving: bool,
-    paused: bool,
 }
 
 pub(super) struct Accepted {
@@ -40,7 +34,8 @@ pub(super) struct Accepted {
     state: Mutex<Sending>,
     send: OnceLock<Option<Aio>>,
     claimed: AtomicBool,
-    came_to: OnceLock<Option<Endpoint>>,
+    /// Where, and who.
+    came: OnceLock<(Option<Endpoint>, Option<u32>)>,
     heard: Mutex<Option<Instant>>,
 }
 
@@ -59,13 +54,7 @@ impl Hall {
         let socket = Socket::open(true, Box::new(notify))?;
         socket.limit_received(receive_limit)?;
         socket.no_delay()?;
-        Ok(Self {
-            socket,
-            receive: OnceLock::new(),
-            armed: Mutex::default(),
-            listeners: RwLock::default(),
-            pipes: RwLock::default(),
-        })
+        Ok(Self { socket, receive: OnceLock::new(), listeners: RwLock::default(), pipes: RwLock::default() })
     }
 
     /// Lets frames in from now on.
@@ -73,36 +62,8 @@ impl Hall {
         let weak = Arc::downgrade(shared);
         let aio = Aio::new(Box::new(move |result, msg| on_received(&weak, result, msg)))?;
         let aio = shared.hall.receive.get_or_init(|| aio);
-        shared.hall.armed.lock().receiving = true;
         shared.hall.socket.receive(aio);
         Ok(())
-    }
-
-    /// Stops reading from everybody: after one more frame of each, nng holds it and reads nothing.
-    pub(super) fn pause(&self) {
-        self.armed.lock().paused = true;
-        self.socket.queue_received(0);
-        if let Some(aio) = self.receive.get() {
-            aio.cancel();
-        }
-    }
-
-    /// Whether somebody on ipc may be in the middle of saying something.
-    pub(super) fn may_be_told(&self) -> bool {
-        const RECENTLY: Duration = Duration::from_secs(1);
-        let pipes = self.pipes.read();
-        pipes.values().any(|pipe| pipe.is_ipc() && !pipe.is_silent_for(RECENTLY))
-    }
-
-    /// Reads on.
-    pub(super) fn resume(&self) {
-        self.socket.queue_received(1);
-        let mut armed = self.armed.lock();
-        armed.paused = false;
-        if !armed.receiving {
-            armed.receiving = true;
-            self.rearm();
-        }
     }
 
     fn rearm(&self) {
@@ -121,7 +82,7 @@ impl Accepted {
             state: Mutex::new(Sending { open: true, busy: false }),
             send: OnceLock::new(),
             claimed: AtomicBool::new(false),
-            came_to: OnceLock::new(),
+            came: OnceLock::new(),
             heard: Mutex::new(None),
         }
     }
@@ -135,12 +96,15 @@ impl Accepted {
         let tcp = came_to.as_ref().is_none_or(|at| at.scheme() == Scheme::Tcp);
         let (local, remote, pid) = super::ends(self.raw, tcp);
         // Nobody else sets it: the claim above is ours.
-        let _ = self.came_to.set(came_to.clone());
+        let _ = self.came.set((came_to.clone(), pid));
         self.lane.open(Event::Opened { pipe: self.id, origin: Origin::Accepted(came_to), local, remote, pid });
     }
 
-    pub(super) fn is_ipc(&self) -> bool {
-        matches!(self.came_to.get(), Some(Some(at)) if at.scheme() == Scheme::Ipc)
+    /// The path that it came to, if it came over ipc, and the process at the other end.
+    pub(super) fn ipc(&self) -> Option<(&Path, Option<u32>)> {
+        let (at, pid) = self.came.get()?;
+        let at = at.as_ref().filter(|at| at.scheme() == Scheme::Ipc)?;
+        Some((Path::new(at.rest()), *pid))
     }
 
     pub(super) fn has_spoken(&self) -> bool {
@@ -209,10 +173,7 @@ fn on_received(shared: &Weak<Shared>, result: Result<(), Code>, msg: Option<Msg>
             pipe.lane.tell(Event::Received { pipe: pipe.id, frame: Bytes::from_owner(msg) });
         }
     }
-    let mut armed = hall.armed.lock();
-    let closed = result == Err(Code(nng_sys::NNG_ECLOSED.cast_signed()));
-    armed.receiving = !armed.paused && !closed;
-    if armed.receiving {
+    if result != Err(Code(nng_sys::NNG_ECLOSED.cast_signed())) {
         hall.rearm();
     }
 }

@@ -56,6 +56,18 @@ impl Claim {
         self.bound = identity(&self.path);
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lets nobody come any more: the file goes, if it is ours. What was bound to it stays connected.
+    pub(super) fn unlink(&self) {
+        if self.bound.is_some() && identity(&self.path) == self.bound {
+            // If it cannot be removed now, nng's close tries again.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
     /// Moves a successor's file out of the way of nng, which unlinks by name when it closes. Give it to `release`.
     pub(super) fn shelter(&self) -> Option<PathBuf> {
         let found = identity(&self.path)?;
@@ -72,9 +84,8 @@ impl Claim {
             if let Err(error) = std::fs::rename(&aside, &self.path) {
                 tracing::error!(%error, "a socket file of another program could not be put back from {}", aside.display());
             }
-        } else if self.bound.is_some() && identity(&self.path) == self.bound {
-            // nng has done so already, unless its close was given up.
-            let _ = std::fs::remove_file(&self.path);
+        } else {
+            self.unlink();
         }
         self.give_back();
     }

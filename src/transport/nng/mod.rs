@@ -8,8 +8,8 @@
 //! # Dialing
 //!
 //! nng's non-blocking dial never says that it was refused, and its blocking one waits ten seconds for a mute peer, and for an
-//! unplugged machine as long as the kernel does. So the blocking one runs on a thread of its own and reports, and the owner's clock ends it
-//! at `Options::dial_limit`. Up to 64 dials wait at once. From `dial` to the event, median on a busy machine of two cores:
+//! unplugged machine as long as the kernel does. So the blocking one runs on a thread of its own and reports, and the owner's
+//! clock ends it at `Options::dial_limit`. Up to 64 dials wait at once. From `dial` to the event, median on a busy machine of two cores:
 //! refused 84 µs (ipc, also for a stale file and none) and 180 µs (tcp), opened 360 µs (ipc) and 510 µs (tcp).
 //!
 //! # What nng does not bear, and what is done about it
@@ -17,37 +17,40 @@
 //! One stuck pipe blocks nng's only reaper thread, and then no end of a pipe is told in the whole process. Each of these was
 //! provoked by `benches/churn.rs`, and found in nng's source:
 //!
-//! 1. *An ipc pipe that is closed while a frame is read from it* hangs: its reader looks for a close only between frames (TCP looks
-//!    always), and the close overlooks a read that is being completed at that moment. A flooded dialer hung after about a
-//!    hundred closes. So a dialed pipe first stops receiving: the next frame stays in nng's hands, nothing is read any more, and
-//!    then the socket is closed; a peer that has been silent for 20 ms is not waited for. An accepted pipe is closed when it has been silent
-//!    for 20 ms, or, if it never is, during a pause of 20 ms in which nobody is read; the same pause comes before a shutdown.
-//! 2. *An ipc pipe that is sent on while it is read*, and whose peer goes, is closed by nng itself, at that same bad moment: on
-//!    accepted pipes, answers to flooding peers that left without reading hung the reaper after about 5,000 connections. So **send on accepted pipes only
-//!    over TCP**, to peers that cannot be dialed; on ipc everybody can be. Over TCP it is safe.
+//! 1. *An ipc pipe that is closed while a frame is read from it* hangs: its reader looks for a close only between frames (TCP
+//!    looks always), and the close overlooks a read that is being completed at that moment. Dialers that were flooded hung after
+//!    about a hundred closes; on a busy machine even a silence of 20 ms before the close was not enough (two hangs in 100,000
+//!    connections). So nng is made to find the end by itself, between two reads, which is safe: an accepted connection is shut
+//!    for reading behind nng's back. It is found among the descriptors of the process by the listener's path and the peer's
+//!    process; a shutdown takes all of them. One of several of one process is not told apart: it is unheard from then on, and
+//!    closed when it has been silent for a second. A dialed pipe stops receiving: the next frame stays in nng's hands, nothing is read any
+//!    more, and the socket is closed; a peer that has been silent for 20 ms is not waited for.
+//! 2. *An ipc pipe that is sent on while it is read*, and whose peer goes, is closed by nng itself at that same bad moment: with
+//!    answers to flooding peers on the ipc pipes that they had dialed it hung after 17,000 connections, which nothing here can
+//!    prevent (`--answer-on-ipc`). So **send on accepted pipes only over TCP**, to peers that cannot be dialed; on ipc
+//!    everybody can be. Over TCP it is safe.
 //! 3. *A socket closed while its dial begins* leaves the dial waiting for ever, and the close for it; closed while it shakes
-//!    hands, it loses the descriptor (53 in 2,159 such closes). So a dial is not interrupted in its first 100 ms; after
-//!    that it waits for a mute peer, and is.
+//!    hands, it loses the descriptor (53 in 2,159 such closes). So a dial is not interrupted in its first 100 ms; one that
+//!    still waits then waits for a mute peer, and can be.
 //! 4. *An aio freed while its operation is being completed* is a use after free: nng panicked within a second. Each is stopped,
 //!    which waits, and then freed, on the closing thread.
-//! 5. *An operation started while its socket is being closed* stays in the closed socket's list and is stopped through a wild pointer: a
-//!    panic after 350 s of churn. A lock keeps the two apart.
+//! 5. *An operation started while its socket is being closed* stays in the closed socket's list and is stopped through a wild
+//!    pointer: a panic after 350 s of churn. A lock keeps the two apart.
 //! 6. nng connects anew by itself. It is told to wait up to 24 days, and a socket whose pipe is gone is closed at once.
 //!
 //! A close that hangs nevertheless is reported as an error after five seconds and left behind; see [`is_closing_stuck`].
 //!
 //! # Listening
 //!
-//! An ipc path has one owner, by a lock on a file beside it named `.lock`; who listens there without one is found in `/proc/net/unix` and not
-//! disturbed. Stale socket files are replaced, other files never touched. A shutdown removes our files, and leaves a successor's.
+//! An ipc path has one owner, by a lock on a file beside it named `.lock`; who listens there without one is found in
+//! `/proc/net/unix` and not disturbed. Stale socket files are replaced, other files never touched. A shutdown removes our files, and leaves a successor's.
 //! An accepted ipc pipe that is silent for `Options::silent_limit` is closed.
 //!
 //! # Cost
 //!
 //! The first transport of a process takes its threads from 1 to 8 (nng's 2 for tasks, 1 each for time, names, polling and reaping;
-//! the owner; nng alone would start 12) and its memory from 2.3 to 2.7 MB; each further one takes one thread, and each ipc endpoint
-//! two descriptors. The soft limit of open
-//! descriptors is raised to the hard one.
+//! the owner; nng alone would start 12) and its memory from 2.3 to 2.7 MB; each further one takes one thread, and each ipc
+//! endpoint two descriptors. The soft limit of open descriptors is raised to the hard one.
 //!
 //! # Not promised
 //!
@@ -80,7 +83,7 @@ use self::claim::Claim;
 use self::dialed::Dialed;
 use self::lane::{Lane, Outlet};
 use self::owner::{Note, Owner};
-use self::sys::{Code, RawPipe};
+use self::sys::{Code, RawPipe, end_after_what_came, visitors_at};
 use super::{DialError, EventSink, ListenError, Options, PipeId, SendError, Transport};
 use crate::addr::{Endpoint, Scheme};
 
@@ -289,6 +292,20 @@ impl Shared {
         };
         names.write().insert(listener.id(), bound.clone());
         Ok(bound)
+    }
+
+    /// Lets nobody come over ipc any more.
+    fn unlink(&self) {
+        for claim in &*self.claims.lock() {
+            claim.unlink();
+        }
+    }
+
+    /// Ends every connection that came over ipc, each once nng has read what came. Whether none is left.
+    fn hang_up_on_ipc(&self) -> bool {
+        let claims = self.claims.lock();
+        let visitors = claims.iter().flat_map(|claim| visitors_at(claim.path(), None));
+        visitors.map(|fd| end_after_what_came(&fd)).count() == 0
     }
 
     /// Closes what listens and whoever came. On the closing thread: it waits for nng.

@@ -4,14 +4,14 @@
 //! is done on the threads of `workers`.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::accepted::Accepted;
 use super::dialed::Dialed;
-use super::sys::{CLOSE_LIMIT, RawPipe};
+use super::sys::{CLOSE_LIMIT, RawPipe, end_after_what_came, visitors_at};
 use super::{Pipe, Shared, closing};
 use crate::addr::Scheme;
 use crate::transport::{DialError, Event, Origin, PipeId};
@@ -21,14 +21,14 @@ const LAST_WORDS: Duration = Duration::from_millis(1);
 /// How often a pipe that is to be closed is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// A peer that said nothing for this long is not in the middle of a burst: a read in the very moment of the close, which is what
-/// hangs, is then a matter of a hundred nanoseconds.
+/// hangs, is then most unlikely.
 const QUIET: Duration = Duration::from_millis(20);
 /// How long a close waits for a frame to be written out, so that what was taken is sent if the peer reads at all.
 const WRITE_OUT: Duration = Duration::from_secs(1);
-/// An accepted ipc pipe that never falls quiet is closed during a pause of all reading.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// How long such a pause lasts, and the one before the end: a peer that talks without a break has finished a frame by then.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How long the end of a transport waits until each pipe may be closed or nng has found its end; milliseconds as a rule.
+const HANG_UP: Duration = Duration::from_millis(900);
+/// An accepted ipc pipe whose connection cannot be told from another is closed after this silence.
+const LONG_QUIET: Duration = Duration::from_secs(1);
 
 /// What happened, for the owner.
 pub(super) enum Note {
@@ -56,8 +56,7 @@ enum Due {
     DialedLost(PipeId),
     AcceptedLost(RawPipe),
     RetireDialed(PipeId, Instant),
-    RetireAccepted(RawPipe, Instant),
-    EndPause,
+    RetireAccepted(RawPipe),
     LookAtCloser,
     Finish,
 }
@@ -68,7 +67,6 @@ pub(super) struct Owner {
     what: HashMap<u64, Due>,
     next: u64,
     dials: HashMap<PipeId, Dial>,
-    pausing: HashSet<RawPipe>,
     ending: Option<Ending>,
 }
 
@@ -87,15 +85,7 @@ struct Ending {
 
 impl Owner {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            due: BinaryHeap::new(),
-            what: HashMap::new(),
-            next: 0,
-            dials: HashMap::new(),
-            pausing: HashSet::new(),
-            ending: None,
-        }
+        Self { shared, due: BinaryHeap::new(), what: HashMap::new(), next: 0, dials: HashMap::new(), ending: None }
     }
 
     pub(super) fn run(mut self, notes: &Receiver<Note>) {
@@ -161,8 +151,7 @@ impl Owner {
             Due::DialedLost(id) => self.dialed_lost(id),
             Due::AcceptedLost(raw) => self.accepted_lost(raw),
             Due::RetireDialed(id, since) => self.retire_dialed(id, since),
-            Due::RetireAccepted(raw, since) => self.retire_accepted(raw, since),
-            Due::EndPause => self.end_pause(),
+            Due::RetireAccepted(raw) => self.retire_accepted(raw),
             Due::LookAtCloser => closing::run(|| ()), // It reports a close that hangs.
             Due::Finish => {}                         // Not yet: it has set the next look itself.
         }
@@ -253,7 +242,7 @@ impl Owner {
             return;
         };
         pipe.open(&self.shared.hall);
-        if pipe.is_ipc() && !pipe.has_spoken() {
+        if pipe.ipc().is_some() && !pipe.has_spoken() {
             self.after(self.shared.options.silent_limit, Due::Silent(raw));
         }
     }
@@ -266,7 +255,7 @@ impl Owner {
         pipe.end();
     }
 
-    /// Closing a silent pipe is safe. Who has said one word is not touched.
+    /// Who has said one word is not touched.
     fn close_if_silent(&mut self, raw: RawPipe) {
         let Some(pipe) = self.visitor(raw) else {
             return;
@@ -276,7 +265,7 @@ impl Owner {
         }
         tracing::debug!(pipe = pipe.id.0, "closing an ipc pipe that said nothing");
         pipe.end();
-        raw.close();
+        self.retire_accepted(raw);
     }
 
     fn retire(&mut self, id: PipeId) {
@@ -286,7 +275,7 @@ impl Owner {
                 pipe.go_deaf();
                 self.retire_dialed(id, Instant::now());
             }
-            Some(Pipe::Accepted(pipe)) => self.retire_accepted(pipe.raw, Instant::now()),
+            Some(Pipe::Accepted(pipe)) => self.retire_accepted(pipe.raw),
             None => {}
         }
     }
@@ -305,33 +294,22 @@ impl Owner {
         }
     }
 
-    fn retire_accepted(&mut self, raw: RawPipe, since: Instant) {
+    /// Over ipc the connection is shut so that nng finds it out by itself, if it is known which it is; else when it is silent.
+    fn retire_accepted(&mut self, raw: RawPipe) {
         let Some(pipe) = self.visitor(raw) else {
             return;
         };
-        if !pipe.is_ipc() || pipe.is_silent_for(QUIET) {
+        let Some((path, pid)) = pipe.ipc() else {
             raw.close();
-        } else if since.elapsed() > PATIENCE {
-            self.close_in_a_pause(raw);
+            return;
+        };
+        let candidates = visitors_at(path, pid);
+        if let [connection] = candidates.as_slice() {
+            end_after_what_came(connection);
+        } else if !pipe.has_spoken() || pipe.is_silent_for(LONG_QUIET) {
+            raw.close();
         } else {
-            self.after(LOOK_AGAIN, Due::RetireAccepted(raw, since));
-        }
-    }
-
-    fn close_in_a_pause(&mut self, raw: RawPipe) {
-        if self.pausing.is_empty() {
-            self.shared.hall.pause();
-            self.after(PAUSE, Due::EndPause);
-        }
-        self.pausing.insert(raw);
-    }
-
-    fn end_pause(&mut self) {
-        for raw in self.pausing.drain() {
-            raw.close();
-        }
-        if self.ending.is_none() {
-            self.shared.hall.resume();
+            self.after(QUIET, Due::RetireAccepted(raw));
         }
     }
 
@@ -339,7 +317,7 @@ impl Owner {
         if self.ending.is_some() {
             return;
         }
-        self.shared.hall.pause();
+        self.shared.unlink();
         let ids: Vec<PipeId> = self.dials.keys().copied().collect();
         for id in ids {
             // Whoever dials on is told nothing more, but its socket is closed with the same care.
@@ -353,15 +331,14 @@ impl Owner {
         self.after(Duration::ZERO, Due::Finish);
     }
 
-    /// Closes the rest once nobody is being read or written, at the latest at the limit. Whether it did.
+    /// Closes the rest once nobody is connected over ipc and no dialed pipe is left, at the latest a moment after the limit. Whether it did.
     fn finish(&mut self) -> bool {
         let Some(ending) = &self.ending else {
             return false;
         };
         let now = Instant::now();
-        let visitors_quiet = ending.began + PAUSE <= now || !self.shared.hall.may_be_told();
-        let ready = visitors_quiet && self.dials.is_empty();
-        if !ready && now < ending.limit.max(ending.began + PAUSE) {
+        let alone = self.shared.hang_up_on_ipc() && self.dials.is_empty();
+        if !alone && now < ending.limit.max(ending.began + HANG_UP) {
             self.after(LOOK_AGAIN, Due::Finish);
             return false;
         }

@@ -9,9 +9,11 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::raw::{c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -133,12 +135,6 @@ impl Socket {
     pub(super) fn limit_received(&self, bytes: usize) -> Result<(), Code> {
         // SAFETY: the name is a C text.
         check(unsafe { c::nng_socket_set_size(self.raw, name(c::NNG_OPT_RECVMAXSZ), bytes) })
-    }
-
-    /// How many messages wait in the socket for `receive`, beside one of each peer; holds from now on.
-    pub(super) fn queue_received(&self, messages: c_int) {
-        // SAFETY: the name is a C text. Refused only by a closed socket, where it does not matter.
-        unsafe { c::nng_socket_set_int(self.raw, name(c::NNG_OPT_RECVBUF), messages) };
     }
 
     /// Puts nng's own reconnecting off by up to 24 days; holds for what is dialed afterwards.
@@ -455,6 +451,44 @@ unsafe extern "C" fn on_done(slot: *mut c_void) {
     };
     let msg = (!msg.is_null()).then(|| Msg(msg));
     guarded(|| (slot.done)(result, msg));
+}
+
+/// This process's connections that came to the unix socket at `path`, of the process `pid` if one is asked for. They are nng's,
+/// which does not say which is whose; what is given are duplicates, so that none is closed or becomes another meanwhile.
+pub(super) fn visitors_at(path: &Path, pid: Option<u32>) -> Vec<OwnedFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter_map(duplicate).filter(|fd| came_to(fd, path) && pid.is_none_or(|pid| is_from(fd, pid))).collect()
+}
+
+/// Lets nng read what has come, and then find the end: it closes the connection itself, at the one moment when that is safe.
+pub(super) fn end_after_what_came(connection: &OwnedFd) {
+    // Fails only if the peer has gone already.
+    let _ = rustix::net::shutdown(connection, rustix::net::Shutdown::Read);
+}
+
+fn duplicate(number: c_int) -> Option<OwnedFd> {
+    // SAFETY: borrowed for one call, which fails if the number is not open (any more) and changes nothing.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_dupfd_cloexec(borrowed, 0).ok()
+}
+
+fn came_to(fd: &OwnedFd, path: &Path) -> bool {
+    let Ok(address) = rustix::net::getsockname(fd) else {
+        return false;
+    };
+    let Ok(address) = rustix::net::SocketAddrUnix::try_from(address) else {
+        return false;
+    };
+    let here = address.path_bytes() == Some(path.as_os_str().as_bytes());
+    here && rustix::net::sockopt::socket_acceptconn(fd) == Ok(false)
+}
+
+fn is_from(fd: &OwnedFd, pid: u32) -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(fd);
+    peer.is_ok_and(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()) == Ok(pid))
 }
 
 fn check(code: c_int) -> Result<(), Code> {
