@@ -3,9 +3,8 @@
 //! Each side says `00 53 50 00 00 11 00 00`. A message is its length in 8 bytes (over ipc after a byte `01`), a header of 4 bytes, and the frame.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
 
 use bytes::Bytes;
 use vlmessaging::wire::{self, Encoded, Envelope, Profile};
@@ -27,11 +26,7 @@ impl Sp {
     /// Connects and says nothing.
     pub fn mute(to: &Endpoint) -> Self {
         match to.scheme() {
-            Scheme::Tcp => {
-                let stream = TcpStream::connect(to.rest()).unwrap();
-                stream.set_read_timeout(Some(super::LONG)).unwrap();
-                Self { stream: Box::new(stream), ipc: false }
-            }
+            Scheme::Tcp => Self::over_tcp(TcpStream::connect(to.rest()).unwrap()),
             _ => Self::over(UnixStream::connect(to.rest()).unwrap()),
         }
     }
@@ -48,6 +43,18 @@ impl Sp {
         let mut sp = Self::over(listener.accept().unwrap().0);
         sp.shake_hands();
         sp
+    }
+
+    /// The same at a port.
+    pub fn accept_tcp(listener: &TcpListener) -> Self {
+        let mut sp = Self::over_tcp(listener.accept().unwrap().0);
+        sp.shake_hands();
+        sp
+    }
+
+    fn over_tcp(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(super::LONG)).unwrap();
+        Self { stream: Box::new(stream), ipc: false }
     }
 
     fn over(stream: UnixStream) -> Self {
@@ -110,9 +117,7 @@ impl Sp {
 
 /// A socket where somebody answers the phone and says nothing more.
 pub fn listen(at: &Endpoint) -> UnixListener {
-    let listener = UnixListener::bind(at.rest()).unwrap();
-    listener.set_nonblocking(false).unwrap();
-    listener
+    UnixListener::bind(at.rest()).unwrap()
 }
 
 /// A message as one frame.
@@ -139,9 +144,4 @@ pub fn message(from: Addr, to: Addr, subject: &str) -> Envelope {
 pub fn hello(claimed: &str, meta: Encoded) -> Vec<u8> {
     let hello = message(Addr::default(), Addr::local(0), "SET_ROUTE_BACK_TO_ME");
     frame(&Envelope { id: None, contents: wire::encode(&claimed).unwrap(), meta, ..hello })
-}
-
-/// A pause that is part of what is tested, such as silence.
-pub fn silence(time: Duration) {
-    std::thread::sleep(time);
 }

@@ -134,20 +134,25 @@ fn a_machine_routers_request_to_the_network_fails_when_its_gateway_goes() {
 #[test]
 fn a_lost_router_of_this_machine_does_not_fail_requests_to_its_namesake_elsewhere() {
     scene(async |scene| {
-        let (a, b) = (scene.network().await, scene.network().await);
-        let shop = || scene.start(Router::machine().without_hub().listen(scene.ipc("shop")));
-        let (holder, mut held) = hold(&b);
-        let namesake = shop().await;
-        assert_serves(&a.connect(), Addr::at(scene.ipc("shop"), number(&namesake.spawn(adder())))).await;
-        // On the other machine the router of that name is another one: here the far router itself.
-        let to = Addr { machine: Some(b.endpoints()[0].clone()), ..Addr::at(net(&b), number(&holder)) };
-        let conn = a.connect();
-        let asked = actix::spawn(async move { conn.request(to, "ADD_ONE", 41, LONG).await });
-        let request = held.next().await;
-        namesake.shutdown().await;
-        fails_at_once(&a.connect(), Addr::at(scene.ipc("shop"), 3)).await;
-        let _handled = request.answer(|n: i64| n + 1);
-        assert_eq!(asked.await.unwrap().unwrap().contents::<i64>(), Ok(42));
+        let router = scene.start(Router::network().without_hub()).await;
+        let shop = scene.start(Router::machine().without_hub().listen(scene.ipc("shop"))).await;
+        let conn = router.connect();
+        assert_serves(&conn, Addr::at(scene.ipc("shop"), number(&shop.spawn(adder())))).await;
+        // A shop on another machine, with the same path there.
+        let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = Endpoint::from(format!("tcp://{}", elsewhere.local_addr().unwrap()));
+        let to = Addr { machine: Some(scene.ipc("shop")), ..Addr::at(there, 3) };
+        let asked = actix::spawn(async move { conn.request(to, "BUY", 1, LONG).await });
+        let far = tokio::task::spawn_blocking(move || {
+            let mut far = Sp::accept_tcp(&elsewhere);
+            (far.receive_message().unwrap(), far)
+        });
+        let (request, mut far) = soon(far).await.unwrap();
+        shop.shutdown().await;
+        fails_at_once(&router.connect(), Addr::at(scene.ipc("shop"), 3)).await;
+        let reply = sp::message(request.to, request.from, "BUY");
+        far.send(&sp::frame(&Envelope { reply_to: request.id, ..reply }));
+        assert_eq!(soon(asked).await.unwrap().unwrap().subject(), "BUY");
     });
 }
 
