@@ -14,6 +14,7 @@ use crate::failure::{NotDelivered, Reason};
 use crate::msg::Msg;
 use crate::port::Port;
 use crate::router::switch::Unsent;
+use crate::timer::Timer;
 
 /// Sends messages and awaits answers. Cheap to clone; works on any thread that runs in an actix or tokio runtime.
 ///
@@ -142,6 +143,24 @@ impl Connection {
     /// Provides a service from this connection.
     pub fn register(&self, service: impl Into<String>) -> Register {
         Register::new(self.port.clone(), service)
+    }
+
+    /// Calls `call` after `delay`, on this thread, unless the connection is closed by then.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an actix System.
+    pub fn after(&self, delay: Duration, call: impl FnOnce() + 'static) -> Timer {
+        Timer::after(self.port.clone(), delay, call)
+    }
+
+    /// Calls `call` every `period`, on this thread, until the connection is closed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an actix System, or if the period is zero.
+    pub fn every(&self, period: Duration, call: impl FnMut() + 'static) -> Timer {
+        Timer::every(self.port.clone(), period, call)
     }
 
     /// Waits for the next report of a one-way message that was not delivered. Never ready for an agent's connection: its handler gets them as messages.

@@ -1,4 +1,26 @@
 //! Very light peer-to-peer messaging and an agent runtime that tells the truth about failure.
+//!
+//! A [`Router`] holds connections. An [`Agent`] is an actix actor with a connection of its own; [`Router::connect`] makes one without an
+//! agent. Connections send [`Msg`]s to each other by [`Addr`], find addresses by what they provide ([`Connection::find`]), and await answers
+//! ([`Connection::request`]), wherever the other one lives.
+//!
+//! # Guarantees
+//!
+//! - A message that reached a router of this library either has a handler called with it, or its sender is told why not and where.
+//! - A request ends with an answer, with a named error as soon as that is known, or at its limit.
+//! - Between two routers of this library, a lost and remade connection loses nothing and repeats nothing, and order per sender and receiver is kept.
+//! - A panic in an agent harms no other agent.
+//! - Bytes from outside cost at most themselves. Every queue has a limit ([`Limits`]).
+//!
+//! # Not guaranteed
+//!
+//! - When the other process dies, messages that it had not acknowledged are reported as [`Reason::PeerLost`]: they may have been handled.
+//! - One-way messages that a router acknowledged and that die with it are not reported.
+//! - A Python router acknowledges nothing: what it loses is noticed as a request's timeout.
+//!
+//! # Non-goals
+//!
+//! Authentication, encryption, persistence, publish and subscribe: built by agents where they are needed.
 
 mod addr;
 mod agent;
@@ -13,6 +35,7 @@ mod msg;
 mod port;
 mod router;
 pub mod subject;
+mod timer;
 #[doc(hidden)]
 pub mod transport;
 mod value;
@@ -29,6 +52,12 @@ pub use error::{Error, FindError, RegisterError, RequestError, SendError, StartE
 pub use failure::{NotDelivered, Reason};
 pub use msg::{Handled, Msg};
 pub use router::{FOLDER_VARIABLE, Mode, Router, RouterBuilder, Stats};
+pub use timer::Timer;
 pub use transport::{DialError, ListenError};
 pub use value::Value;
 pub use wire::Element;
+
+/// The README's first example is one of the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

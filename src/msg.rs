@@ -264,9 +264,9 @@ impl Msg {
         self.duty = None;
     }
 
-    /// The report that this message was not delivered; none if nobody can be told, or if this is such a report itself.
+    /// The report that this message was not delivered; none if nobody can be told, or if this is such a report itself, or what Python answers to one.
     pub(crate) fn undelivered(&self, reason: Reason, place: String) -> Option<Msg> {
-        if self.from.is_null() || self.subject == subject::MSG_NOT_DELIVERED {
+        if self.from.is_null() || self.to.connection.is_none() || self.subject == subject::MSG_NOT_DELIVERED {
             return None;
         }
         let mut report = Msg::new(
@@ -288,7 +288,9 @@ impl Msg {
     }
 
     fn finish_with(mut self, reply: Msg) -> Handled {
-        if let Some(Duty(port)) = self.duty.take().as_ref() {
+        if let Some(Duty(port)) = self.duty.take().as_ref()
+            && !reply.to.is_null()
+        {
             port.answer(reply);
         }
         Handled(())

@@ -79,6 +79,10 @@ impl Port {
         self.switch.own_addr(self.number)
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        self.switch.is_open(self.number)
+    }
+
     pub(crate) fn attach(&self, post: Post) {
         *self.inbox.write() = Inbox::Agent(post);
     }

@@ -30,8 +30,11 @@ fn let_in(value: &Encoded, profile: Profile) {
         assert_eq!(check(&again, profile, "field"), Ok(()));
         assert_eq!(decode::<serde_json::Value>(&again).expect("and decoded"), json);
     }
-    if let Ok(element) = decode_element(value) {
-        let again = encode_element(&element).expect("an element can be encoded");
+    let Ok(element) = decode_element(value) else {
+        return;
+    };
+    // Decimals of more digits than its writer takes can be read, but not written.
+    if let Ok(again) = encode_element(&element) {
         assert_eq!(check(&again, Profile::Rust, "field"), Ok(()));
         let element = decode_element(&again).expect("and decoded");
         assert_eq!(encode_element(&element).as_ref(), Ok(&again));

@@ -202,6 +202,11 @@ impl Core {
         self.hubs.retain(|other| other.at != *hub);
     }
 
+    /// Whether somebody was found at a hub.
+    pub(crate) fn has_reached(&self, hub: &Endpoint) -> bool {
+        self.hubs.iter().any(|other| other.at == *hub && other.kind != Kind::Unknown)
+    }
+
     /// Hubs of which it is not known who is there.
     pub(crate) fn missing_hubs(&self) -> Vec<Endpoint> {
         self.hubs.iter().filter(|hub| hub.kind == Kind::Unknown).map(|hub| hub.at.clone()).collect()

@@ -152,7 +152,7 @@ impl Register {
         let switch = self.port.switch.clone();
         let addr = self.port.addr();
         let params = self.params?;
-        if !switch.is_open(self.port.number) || switch.stage() != Stage::Running {
+        if !self.port.is_open() || switch.stage() != Stage::Running {
             return Err(RegisterError::Closed { addr });
         }
         let mut number = 0;
@@ -236,66 +236,46 @@ impl Directory {
         Self { port: None, hub, asked: Vec::new(), last_round: Instant::now() }
     }
 
-    /// Tries to be the hub, or joins whoever is.
-    fn seek_hub(&mut self, switch: &Switch) {
-        let Some(hub) = self.hub.clone() else { return };
-        if switch.is_mine(&hub) {
-            return;
+    /// Tries to be the hub where nobody is, and to reach those that are not.
+    fn seek(&mut self) {
+        let Some(port) = &self.port else { return };
+        let switch = &port.switch;
+        if let Some(hub) = &self.hub
+            && !switch.is_mine(hub)
+            && !switch.board.core.lock().has_reached(hub)
+        {
+            seek_hub(switch, hub);
         }
-        let Some(transport) = switch.transport() else { return };
-        match transport.listen(&hub) {
-            Ok(bound) => {
-                tracing::info!(%bound, "this router is the hub");
-                switch.listens_at(bound.clone());
-                switch.board.with(|core| {
-                    core.leave(&bound);
-                    false
-                });
-            }
-            Err(ListenError::InUse { .. }) => switch.board.join(hub),
-            Err(error) => {
-                tracing::warn!(%error, "this router cannot be the hub");
-                switch.board.join(hub);
-            }
+        let missing = switch.board.core.lock().missing_hubs();
+        for hub in missing {
+            switch.reach(&hub);
         }
     }
 
-    /// Something changed, or time passed.
+    /// Says what the core has to say, and whenever a round has passed more to Python hubs.
     fn work(&mut self) {
         let Some(port) = self.port.clone() else { return };
-        let switch = &port.switch;
         if self.last_round.elapsed() >= ROUND {
             self.last_round = Instant::now();
-            switch.board.core.lock().round();
+            port.switch.board.core.lock().round();
         }
         self.send_outbox(&port);
     }
 
-    fn seek(&mut self) {
-        let Some(port) = self.port.clone() else { return };
-        let missing = port.switch.board.core.lock().missing_hubs();
-        if self.hub.as_ref().is_some_and(|hub| missing.contains(hub) || !port.switch.is_mine(hub)) {
-            let joined = self.hub.as_ref().is_some_and(|hub| !missing.contains(hub));
-            if !joined || missing.is_empty() {
-                self.seek_hub(&port.switch);
-            }
-        }
-        for hub in port.switch.board.core.lock().missing_hubs() {
-            port.switch.reach(&hub);
-        }
-    }
-
     fn send_outbox(&mut self, port: &Arc<Port>) {
-        for Outgoing { to, what } in port.switch.board.core.lock().take_outbox() {
+        let outbox = port.switch.board.core.lock().take_outbox();
+        for Outgoing { to, what } in outbox {
             let hub = to.net.clone().or_else(|| to.machine.clone());
             let subject = what.subject();
+            let is_for_python = !matches!(what, What::Sync(_));
             let contents = match what {
                 What::Sync(states) => states.into_contents(),
                 What::Share(entries) => entries.into_contents(),
                 What::AskVnets => ().into_contents(),
             };
             let mut msg = Msg::new(to, subject, contents);
-            msg.from.net = port.switch.net_endpoint().filter(|_| msg.to.net.is_some());
+            // A Rust directory knows its neighbour by where it listens; Python is told where it answers best.
+            msg.from.net = port.switch.net_endpoint().filter(|_| msg.to.net.is_some() && !is_for_python);
             match (port.send(msg), hub) {
                 (Ok(id), Some(hub)) => self.remember(id, hub),
                 (Ok(_), None) => {}
@@ -375,6 +355,11 @@ impl Directory {
     fn synced(switch: &Switch, mut msg: Msg) -> Handled {
         match msg.take_contents::<Vec<State>>() {
             Ok(states) => {
+                if let (None, Some(gateway)) = (&msg.from().net, &msg.from().machine) {
+                    let nets =
+                        states.iter().flat_map(|state| &state.entries).filter_map(|entry| entry.addr.net.as_ref());
+                    nets.for_each(|net| switch.heard_of(net, gateway));
+                }
                 switch.board.with(|core| core.heard(msg.from(), states));
             }
             Err(error) => tracing::warn!(from = %msg.from(), %error, "a directory's state cannot be read"),
@@ -426,9 +411,10 @@ impl Agent for Directory {
     }
 }
 
+/// There may be something to send.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
-struct Wake;
+pub(crate) struct Wake;
 
 /// The core has something to say.
 impl Handler<Wake> for Directory {
@@ -470,7 +456,26 @@ impl Handler<Msg> for Directory {
     }
 }
 
+/// Becomes the hub at an endpoint, or joins whoever is.
+fn seek_hub(switch: &Switch, hub: &Endpoint) {
+    let Some(transport) = switch.transport() else { return };
+    match transport.listen(hub) {
+        Ok(bound) => {
+            tracing::info!(%bound, "this router is the hub");
+            switch.listens_at(bound.clone());
+            switch.board.core.lock().leave(&bound);
+            return;
+        }
+        Err(ListenError::InUse { .. }) => {}
+        Err(error) => tracing::warn!(%error, "this router cannot be the hub"),
+    }
+    switch.board.join(hub.clone());
+}
+
 /// Whether a hub endpoint is one of the network.
 pub(crate) fn is_network(hub: &Endpoint) -> bool {
     hub.scheme() == Scheme::Tcp
 }
+
+#[cfg(test)]
+mod tests;

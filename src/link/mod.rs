@@ -8,7 +8,7 @@
 //!
 //! # Not promised
 //!
-//! An acknowledged message was accepted by the other router, not handled there. A plain message is not acknowledged at all.
+//! An acknowledged message was accepted by the other router, not handled there. A plain message to a Python router is not acknowledged at all.
 
 pub(crate) mod hello;
 pub(crate) mod inflow;
@@ -36,8 +36,10 @@ const ACK_BYTES: usize = 1 << 20;
 const PACE: Duration = Duration::from_millis(1);
 /// Frames on their way on a pipe that the peer dialed. 2: a third may be dropped by its queue.
 const UNDIALED_FRAMES: usize = 2;
-/// How long a peer that cannot be dialed may stay away before it is gone. Default 3.5 s, as for a missed heartbeat.
-const ORPHAN: Duration = Duration::from_millis(3500);
+/// How long a Rust peer that has nothing to say may be silent before it is asked. Default 1 s: four tiny frames a second for a pair of idle routers.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a Rust peer may be silent before it is gone, or stay away if it cannot be dialed. Default 3.5 s: three heartbeats may be late or lost.
+pub(crate) const DEAD: Duration = Duration::from_millis(3500);
 /// Bytes that a message takes in a queue beyond contents and meta: its envelope. Default 256: addresses and subject of usual length.
 const ENVELOPE: usize = 256;
 
@@ -82,7 +84,7 @@ pub(crate) struct Way {
     pub(crate) claimed: Endpoint,
     /// Whether `claimed` can be dialed.
     pub(crate) listens: bool,
-    /// The tcp endpoint that answers to messages of this pipe go to; none on ipc.
+    /// The tcp endpoint that Python's answers to messages of this pipe go to; none on ipc. A Rust peer answers to `claimed`.
     pub(crate) net: Option<Endpoint>,
 }
 
@@ -106,6 +108,9 @@ pub(crate) struct Link {
     tokens: u64,
     session: u64,
     queue: VecDeque<Queued>,
+    /// Plain messages sent to a peer that may turn out to be Rust, until it is known to have them.
+    early: Vec<Envelope>,
+    probing: bool,
     next: u64,
     unacked: VecDeque<Flight>,
     held: usize,
@@ -113,6 +118,10 @@ pub(crate) struct Link {
     ack_due: Option<Instant>,
     ack_bytes: usize,
     orphaned: Option<Instant>,
+    /// When the peer was last heard, spoken to, and its silence looked at.
+    heard: Instant,
+    spoken: Instant,
+    looked: Instant,
 }
 
 enum Pipe {
@@ -162,7 +171,7 @@ struct Flight {
 
 impl Link {
     /// A link to the peer known as `name`; `dial` is where it can be dialed; `seed` makes session and tokens hard to guess.
-    pub(crate) fn new(me: Me, name: Endpoint, dial: Option<Endpoint>, seed: u64) -> Self {
+    pub(crate) fn new(me: Me, name: Endpoint, dial: Option<Endpoint>, seed: u64, now: Instant) -> Self {
         Self {
             me,
             name,
@@ -174,6 +183,8 @@ impl Link {
             tokens: seed,
             session: scramble(seed),
             queue: VecDeque::new(),
+            early: Vec::new(),
+            probing: false,
             next: 0,
             unacked: VecDeque::new(),
             held: 0,
@@ -181,6 +192,9 @@ impl Link {
             ack_due: None,
             ack_bytes: 0,
             orphaned: None,
+            heard: now,
+            spoken: now,
+            looked: now,
         }
     }
 
@@ -311,9 +325,10 @@ impl Link {
         for flight in &mut self.unacked {
             flight.sent = false;
         }
+        self.lose_early(acts);
         match (&self.dial, self.peer) {
             (Some(endpoint), _) => acts.push(Act::Dial(endpoint.clone())),
-            (None, Peer::Rust { .. }) => self.orphaned = Some(now + ORPHAN),
+            (None, Peer::Rust { .. }) => self.orphaned = Some(now + DEAD),
             (None, _) => self.give_up(Reason::PeerLost, acts),
         }
     }
@@ -349,9 +364,17 @@ impl Link {
             self.say_hello();
         }
         if news {
+            self.heard = now;
+            self.looked = now;
+            self.probing = !self.early.is_empty();
             acts.push(Act::Up(incarnation));
         }
         self.pump(now, acts);
+    }
+
+    /// A frame came from the peer.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard = now;
     }
 
     /// The transport has room for the next frame.
@@ -391,6 +414,8 @@ impl Link {
 
     /// The peer has all messages of this session below `upto`.
     pub(crate) fn acked(&mut self, upto: u64, now: Instant, acts: &mut Vec<Act>) {
+        // What was sent before the frame that this answers has come, too.
+        self.early.clear();
         while let Some(flight) = self.unacked.front() {
             if flight.first + flight.bodies.len() as u64 > upto || !flight.sent {
                 break;
@@ -424,6 +449,7 @@ impl Link {
             self.orphaned = None;
             self.give_up(Reason::PeerLost, acts);
         }
+        self.look(now, acts);
         self.pump(now, acts);
     }
 
@@ -434,7 +460,9 @@ impl Link {
         let judgement = self.judgement().filter(|_| !open.busy);
         let ack = self.ack_due.filter(|_| framed && !open.busy);
         let paced = open.paced.filter(|_| !framed && !self.queue.is_empty());
-        [judgement, ack, paced].into_iter().flatten().min()
+        let heartbeat = framed.then(|| self.spoken + HEARTBEAT).filter(|_| !open.busy);
+        let look = framed.then(|| (self.looked + HEARTBEAT).min(self.heard + DEAD));
+        [judgement, ack, paced, heartbeat, look].into_iter().flatten().min()
     }
 
     /// Gives the peer up: reports everything that waits, and lets go of its pipe.
@@ -451,6 +479,8 @@ impl Link {
         self.held = 0;
         self.peer = Peer::Unknown;
         self.echo = None;
+        // Whoever waits for an answer after all these reports sent its request: a refused dial does not tell what became of it.
+        let reason = if reason == Reason::ShuttingDown { reason } else { Reason::PeerLost };
         acts.push(Act::Gone(reason));
     }
 
@@ -514,7 +544,7 @@ impl Link {
         match self.peer {
             Peer::Unknown => Some(open.since + self.me.introduction),
             // It was one before the pipe was lost, or says it is: time for the answer of a busy one.
-            Peer::Rust { proven: false, .. } => Some(open.since + ORPHAN),
+            Peer::Rust { proven: false, .. } => Some(open.since + DEAD),
             Peer::Python | Peer::Rust { .. } => None,
         }
     }
@@ -525,7 +555,24 @@ impl Link {
             acts.push(Act::Gone(Reason::PeerLost));
         }
         self.peer = Peer::Python;
+        self.early.clear();
         acts.push(Act::Python);
+    }
+
+    /// Gives a Rust peer up that has been silent for too long, unless it is this process that was asleep.
+    fn look(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        if self.may_be_python() {
+            return;
+        }
+        if now >= self.looked + HEARTBEAT * 2 {
+            self.heard = now;
+        }
+        self.looked = now;
+        if now >= self.heard + DEAD {
+            // Its pipe to us is as silent as ours to it.
+            self.fallback = None;
+            self.give_up(Reason::PeerLost, acts);
+        }
     }
 
     fn doubt(&mut self) {
@@ -534,8 +581,17 @@ impl Link {
         }
     }
 
+    /// Reports plain messages that a Rust peer may not have received.
+    fn lose_early(&mut self, acts: &mut Vec<Act>) {
+        self.probing = false;
+        for envelope in self.early.drain(..) {
+            acts.push(Act::Lost(Box::new(envelope), Reason::PeerLost));
+        }
+    }
+
     /// Reports what is unacknowledged, with `unsent` where it cannot have been received, and begins a new session.
     fn restart(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
+        self.lose_early(acts);
         for flight in mem::take(&mut self.unacked) {
             self.held -= flight.size;
             let reason = if flight.tried { &Reason::PeerLost } else { unsent };
@@ -607,7 +663,10 @@ impl Link {
                 None => {
                     self.held -= size;
                     open.paced = open.way.accepted.then(|| now + PACE);
-                    return Some(plain(envelope, &open.way));
+                    if self.peer != Peer::Python {
+                        self.early.push(envelope.clone());
+                    }
+                    return Some(plain(envelope, open.way.net.as_ref()));
                 }
             }
         }
@@ -626,10 +685,13 @@ impl Link {
             }
             _ => None,
         };
-        if index.is_none() && self.ack_due.is_none_or(|due| now < due) {
+        let asks = mem::take(&mut self.probing) || now >= self.spoken + HEARTBEAT;
+        let probes = asks && index.is_none();
+        if index.is_none() && !probes && self.ack_due.is_none_or(|due| now < due) {
             return None;
         }
-        Some(self.frame(index))
+        self.spoken = now;
+        Some(self.frame(index, probes))
     }
 
     /// Moves messages from the queue into the next flight.
@@ -640,18 +702,22 @@ impl Link {
             self.queue.pop_front_if(|queued| flight.bodies.is_empty() || flight.size + queued.size <= FRAME)
         {
             flight.size += queued.size;
-            flight.bodies.push(plain(queued.envelope, &open.way));
+            let net = open.way.net.as_ref().map(|_| &open.way.claimed);
+            flight.bodies.push(plain(queued.envelope, net));
         }
         self.next += flight.bodies.len() as u64;
         self.unacked.push_back(flight);
     }
 
-    /// The frame of a flight, or of acknowledgements alone.
-    fn frame(&mut self, index: Option<usize>) -> Bytes {
+    /// The frame of a flight, or of acknowledgements alone; one of neither asks for an acknowledgement.
+    fn frame(&mut self, index: Option<usize>, probes: bool) -> Bytes {
         let to = self.incarnation().unwrap_or_default();
-        let acks = mem::take(&mut self.acks).into_iter().collect();
-        self.ack_due = None;
-        self.ack_bytes = 0;
+        let acks = if probes { BTreeMap::new() } else { mem::take(&mut self.acks) };
+        if !probes {
+            self.ack_due = None;
+            self.ack_bytes = 0;
+        }
+        let acks = acks.into_iter().collect();
         let flight = index.and_then(|index| self.unacked.get_mut(index));
         let (first, bodies) = match flight {
             Some(flight) => {
@@ -670,11 +736,10 @@ fn size_of(envelope: &Envelope) -> usize {
     envelope.contents.wire_len() + envelope.meta.wire_len() + ENVELOPE
 }
 
-/// A message as Python reads it, its reply address complete for this pipe.
-fn plain(mut envelope: Envelope, way: &Way) -> Bytes {
-    if envelope.from.net.is_none() && !envelope.from.is_null() {
-        envelope.from.net.clone_from(&way.net);
-    }
+/// A message as Python reads it. Over tcp its reply address has a `net`, also where nobody can be answered: Python looks for one otherwise, and dies if
+/// the pipe has gone.
+fn plain(mut envelope: Envelope, net: Option<&Endpoint>) -> Bytes {
+    envelope.from.net = envelope.from.net.or_else(|| net.cloned());
     let mut frame = Vec::with_capacity(envelope.contents.wire_len() + ENVELOPE);
     wire::write_message(&envelope, &mut frame);
     frame.into()
@@ -688,3 +753,6 @@ fn scramble(seed: u64) -> u64 {
     // Ids travel as Ion ints that any reader takes: 63 bits.
     (mixed ^ (mixed >> 31)) >> 1
 }
+
+#[cfg(test)]
+mod tests;

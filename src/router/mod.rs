@@ -8,7 +8,6 @@ pub(crate) mod switch;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 
@@ -16,7 +15,7 @@ use crate::addr::{Addr, Endpoint};
 use crate::agent::{self, Agent, Spawned, Supervised};
 use crate::config::Limits;
 use crate::connection::Connection;
-use crate::directory::{self, Directory};
+use crate::directory::{self, Directory, Wake};
 use crate::error::StartError;
 use crate::transport::{EventSink, ListenError, Options, Transport, nng::NngTransport};
 use bridge::{Bridge, CloseDown, Listen};
@@ -218,10 +217,9 @@ impl RouterBuilder {
         for hub in hubs {
             switch.board.join(hub);
         }
-        let router = Router { switch: switch.clone(), actor: RouterActor { switch: switch.clone(), bridge }.start() };
         let directory = agent::spawn(switch.open_port().0, Directory::new(hub));
-        debug_assert_eq!(directory.addr().connection, Some(crate::addr::DIRECTORY));
-        Ok(router)
+        let actor = RouterActor { switch: switch.clone(), bridge, directory: directory.actor().clone() };
+        Ok(Router { switch, actor: actor.start() })
     }
 
     fn check(&self) -> Result<(), StartError> {
@@ -280,6 +278,7 @@ fn started(answer: Result<Result<Endpoint, ListenError>, actix::MailboxError>) -
 struct RouterActor {
     switch: Arc<Switch>,
     bridge: Option<actix::Addr<Bridge>>,
+    directory: actix::Addr<Directory>,
 }
 
 impl Actor for RouterActor {
@@ -306,7 +305,7 @@ impl Handler<Shutdown> for RouterActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> ResponseFuture<()> {
-        let (switch, bridge) = (self.switch.clone(), self.bridge.clone());
+        let (switch, bridge, directory) = (self.switch.clone(), self.bridge.clone(), self.directory.clone());
         Box::pin(async move {
             if switch.stage() != Stage::Running {
                 let mut ended = switch.ended();
@@ -315,8 +314,8 @@ impl Handler<Shutdown> for RouterActor {
                 return;
             }
             switch.board.goodbye();
-            // The directory's agent sends the goodbye: it is given a turn before nothing is taken any more.
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            // The goodbye is on its way before nothing is taken any more. A directory that has ended has nothing to say.
+            let _ = directory.send(Wake).await;
             switch.enter_stage(Stage::Draining);
             if let Some(bridge) = bridge
                 && bridge.send(CloseDown(switch.limits.shutdown)).await.is_err()

@@ -168,6 +168,11 @@ impl Switch {
         Addr { net: None, machine: self.names.read().machine().cloned(), connection: Some(number) }
     }
 
+    /// A router of this machine leads to an address of the network.
+    pub(crate) fn heard_of(&self, net: &Endpoint, gateway: &Endpoint) {
+        self.names.write().heard_of(net, gateway);
+    }
+
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         self.names.read().all()
     }
@@ -321,7 +326,7 @@ impl Switch {
             introduction: self.limits.introduction,
         };
         let dial = accepted.is_none().then(|| endpoint.clone());
-        let mut link = Link::new(me, endpoint.clone(), dial, random());
+        let mut link = Link::new(me, endpoint.clone(), dial, random(), Instant::now());
         if let Some(way) = accepted {
             link.reached_by(way);
         }
@@ -363,12 +368,14 @@ impl Switch {
             });
             self.arm(peer, &mut guarded);
             let session = guarded.link.session();
-            new_session = (guarded.session != session).then_some(session);
+            new_session = (guarded.session != session).then_some((guarded.session, session));
             guarded.session = session;
             result
         };
-        if let Some(session) = new_session {
-            self.links.write().by_session.insert(session, peer.clone());
+        if let Some((old, new)) = new_session {
+            let mut links = self.links.write();
+            links.by_session.remove(&old);
+            links.by_session.insert(new, peer.clone());
         }
         for act in acts {
             self.carry_out(peer, act);
@@ -424,6 +431,11 @@ impl Switch {
     }
 
     fn peer_gone(&self, peer: &Arc<Peer>, reason: &Reason) {
+        let now = peer.link.lock().link.incarnation();
+        self.links
+            .write()
+            .by_incarnation
+            .retain(|incarnation, other| !Arc::ptr_eq(other, peer) || Some(*incarnation) == now);
         let names = self.links.read().names_of(peer);
         let lost = |to: &Addr| [&to.net, &to.machine].into_iter().flatten().any(|endpoint| names.contains(endpoint));
         for port in self.ports() {
@@ -438,7 +450,8 @@ impl Switch {
 
     fn arm(&self, peer: &Arc<Peer>, guarded: &mut Guarded) {
         let deadline = guarded.link.deadline();
-        if deadline == guarded.armed {
+        // A timer that comes too early costs one look; moving it with every frame would cost more.
+        if deadline == guarded.armed || guarded.armed.zip(deadline).is_some_and(|(armed, deadline)| armed <= deadline) {
             return;
         }
         let mut timers = self.timers.lock();
@@ -554,7 +567,9 @@ impl Switch {
         let listening = names.net().and_then(|net| reachable(net, local));
         let listens = listening.is_some();
         let claimed = listening.or_else(|| local.cloned())?;
-        Some(Way { pipe, accepted, claimed: claimed.clone(), listens, net: Some(claimed) })
+        // Named by our end of the pipe, Python answers on the pipe. To a listening endpoint it dials, and loses the first answer.
+        let own_end = local.filter(|_| !accepted).unwrap_or(&claimed).clone();
+        Some(Way { pipe, accepted, claimed, listens, net: Some(own_end) })
     }
 
     fn closed(&self, pipe: PipeId) {
@@ -562,9 +577,12 @@ impl Switch {
         if let Some(local) = info.local.filter(|_| info.way.as_ref().is_some_and(|way| !way.accepted)) {
             self.names.write().remove_pipe(&local);
         }
-        let by_name = info.remote.and_then(|remote| self.links.read().by_name.get(&remote).cloned());
+        let by_name = info.remote.as_ref().and_then(|remote| self.links.read().by_name.get(remote).cloned());
         for peer in [info.peer, by_name].into_iter().flatten() {
             self.with(&peer, |link, now, acts| link.closed(pipe, now, acts));
+            if let Some(remote) = info.remote.as_ref().filter(|remote| **remote != peer.name) {
+                self.links.write().by_name.remove(remote);
+            }
         }
     }
 
@@ -617,7 +635,7 @@ impl Switch {
             (info.came, info.peer.as_ref().map(|peer| peer.name.clone()))
         };
         if let (Came::Ipc, Some(net), Some(gateway)) = (came, &envelope.from.net, gateway) {
-            self.names.write().heard_of(net, &gateway);
+            self.heard_of(net, &gateway);
         }
         if let Err(unsent) = self.dispatch(Msg::of(envelope), came) {
             self.report(&unsent.msg, unsent.reason);
@@ -641,7 +659,7 @@ impl Switch {
         }
         let name = match (came, &greeting.hello) {
             (Came::Tcp, None) => return,
-            (Came::Tcp, Some(hello)) => hello.at.clone().or(remote),
+            (Came::Tcp, Some(hello)) => hello.at.clone().or_else(|| remote.clone()),
             _ => Some(greeting.claimed.clone()),
         };
         let known =
@@ -649,7 +667,12 @@ impl Switch {
         let Some(name) = name.filter(|name| !self.is_mine(name)) else { return };
         let Some(peer) = known.or_else(|| self.peer(&name)) else { return };
         if let Some(hello) = &greeting.hello {
-            self.links.write().by_incarnation.insert(hello.incarnation, peer.clone());
+            let mut links = self.links.write();
+            links.by_incarnation.insert(hello.incarnation, peer.clone());
+            if let Some(remote) = remote {
+                // Answers to this pipe's name go to the same peer, also when it comes back on another pipe.
+                links.by_name.insert(remote, peer.clone());
+            }
         }
         self.associate(pipe, &peer);
         self.with(&peer, |link, now, acts| link.greeted(greeting, way, now, acts));
@@ -682,13 +705,14 @@ impl Switch {
         let Some(peer) = self.links.read().by_incarnation.get(&header.from).cloned() else {
             return Err(Refused::stale());
         };
+        self.with(&peer, |link, now, _| link.heard(now));
         for &(session, upto) in &header.acks {
             let acked = self.links.read().by_session.get(&session).cloned();
             if let Some(acked) = acked {
                 self.with(&acked, |link, now, acts| link.acked(upto, now, acts));
             }
         }
-        if bodies.is_empty() {
+        if bodies.is_empty() && !header.acks.is_empty() {
             return Ok(());
         }
         let (verdict, upto) = self.judge(header, bodies.len());
@@ -715,6 +739,10 @@ impl Switch {
         if inflows.len() >= INFLOWS {
             let live: Vec<u64> = self.links.read().by_incarnation.keys().copied().collect();
             inflows.retain(|(incarnation, _), _| live.contains(incarnation));
+            if inflows.len() >= INFLOWS {
+                // One peer with thousands of sessions is no router of ours.
+                return (Verdict::Gap, 0);
+            }
         }
         let inflow = inflows.entry((header.from, header.session)).or_default();
         let verdict = inflow.receive(header.first, count);

@@ -142,7 +142,7 @@ impl<'de, 's> Decoder<'de, 's> {
             let text = ion::symbol_id(body).and_then(|id| self.symbols.text(id)).flatten();
             return text.ok_or_else(|| de::Error::custom("a symbol without text"));
         }
-        std::str::from_utf8(body).map_err(|_| Malformed("text that is not UTF-8").into())
+        std::str::from_utf8(body).map_err(|_| Malformed(&"text that is not UTF-8").into())
     }
 
     fn visit_int<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -270,7 +270,7 @@ impl<'de> Deserializer<'de> for Decoder<'de, '_> {
             Kind::Positive | Kind::Negative => self.visit_int(visitor),
             Kind::Float => match ion::float(self.value.body) {
                 Some(number) => visitor.visit_f64(number),
-                None => Err(Malformed("a float of another length").into()),
+                None => Err(Malformed(&"a float of another length").into()),
             },
             Kind::String | Kind::Symbol => visitor.visit_borrowed_str(self.text()?),
             Kind::Clob | Kind::Blob => visitor.visit_borrowed_bytes(self.value.body),
@@ -280,7 +280,7 @@ impl<'de> Deserializer<'de> for Decoder<'de, '_> {
                 "a {}, which serde has no type for: read it as an Ion element",
                 self.value.header.name()
             ))),
-            Kind::Nop | Kind::Annotated => Err(Malformed("no value where one must be").into()),
+            Kind::Nop | Kind::Annotated => Err(Malformed(&"no value where one must be").into()),
         }
     }
 

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use ion_rs::v1_0::Binary;
 use ion_rs::{Element, IonResult, Value};
 
-use super::gate::{Top, check};
+use super::gate::check;
 use super::ion::{self, MARKER};
 use super::refused::Fault;
+use super::top::Top;
 use super::{DecodeError, EncodeError, Encoded, MAX_DEPTH, Profile};
 
 /// The longest text that is read. Unit: bytes; default and only value: 1 MiB, far more than anybody types.
@@ -58,10 +59,10 @@ pub fn encode_element(element: &Element) -> Result<Encoded, EncodeError> {
 
 fn only_value(stream: &Bytes) -> Result<Encoded, Fault> {
     let mut top = Top::new(stream, Profile::Rust)?;
-    let value = top.next()?.map(|value| top.encoded(&value));
+    let value = top.next()?.map(|_| top.encoded());
     match (value, top.next()?) {
         (Some(value), None) => Ok(value),
-        _ => Err(Fault::malformed(0, ion::Malformed("a symbol table is not a value"))),
+        _ => Err(Fault::malformed(0, ion::Malformed(&"a symbol table is not a value"))),
     }
 }
 

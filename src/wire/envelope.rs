@@ -3,14 +3,12 @@
 //! Reading is one pass of the gate that keeps the fields as it meets them. Contents and meta stay slices of the frame; endpoints
 //! and subject are copied, so that a small text kept for long does not keep a large frame alive.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::gate::{Top, TopValue};
 use super::ion::{self, Kind, MARKER, Value};
-use super::refused::{Fault, Refused, RefusedKind};
+use super::refused::{Fault, Reason, Refused, RefusedKind, Why};
+use super::top::Top;
 use super::{Encoded, MESSAGE_SCHEMA, Profile};
 use crate::addr::{Addr, Endpoint};
 
@@ -58,18 +56,7 @@ pub struct Positional {
 ///
 /// Every kind but [`RefusedKind::Odd`]: the frame costs itself only, go on with the next.
 pub fn read_positional(frame: &Bytes, profile: Profile) -> Result<Positional, Refused> {
-    let mut fields = Fields::new(frame, profile)?;
-    let positional = Positional {
-        from: [fields.encoded("from.net")?, fields.encoded("from.machine")?, fields.encoded("from.connection")?],
-        to: [fields.encoded("to.net")?, fields.encoded("to.machine")?, fields.encoded("to.connection")?],
-        subject: fields.encoded("subject")?,
-        id: fields.encoded("id")?,
-        reply_to: fields.encoded("reply_to")?,
-        contents: fields.encoded("contents")?,
-        meta: fields.encoded("meta")?,
-    };
-    fields.end()?;
-    Ok(positional)
+    Fields::read(frame, profile, Fields::positional)
 }
 
 /// Reads a message whose envelope can be used.
@@ -78,18 +65,7 @@ pub fn read_positional(frame: &Bytes, profile: Profile) -> Result<Positional, Re
 ///
 /// Every kind: the frame costs itself only, go on with the next.
 pub fn read_message(frame: &Bytes, profile: Profile) -> Result<Envelope, Refused> {
-    let mut fields = Fields::new(frame, profile)?;
-    let envelope = Envelope {
-        from: fields.addr(["from.net", "from.machine", "from.connection"])?,
-        to: fields.addr(["to.net", "to.machine", "to.connection"])?,
-        subject: fields.subject()?,
-        id: fields.int("id")?,
-        reply_to: fields.int("reply_to")?,
-        contents: fields.encoded("contents")?,
-        meta: fields.meta()?,
-    };
-    fields.end()?;
-    Ok(envelope)
+    Fields::read(frame, profile, Fields::message)
 }
 
 /// Appends a message as one frame. Contents and meta go as they are: [`check`](super::check) them for the reader first.
@@ -135,40 +111,99 @@ fn write_encoded(value: &Encoded, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.bytes);
 }
 
-/// The fields of a frame one by one, the schema behind them.
+/// The fields of a frame one by one.
 struct Fields<'a> {
     top: Top<'a>,
+    /// The field that was asked for last.
+    name: &'static str,
 }
 
+static END_OF_FRAME: Reason = Reason(RefusedKind::Malformed, "end of frame", "a message has twelve values");
+
+static THIRTEENTH: Reason = Reason(RefusedKind::Malformed, "thirteenth value", "a message has twelve values");
+
+static NOT_A_MESSAGE: Reason = Reason(RefusedKind::Schema, "another value", "only \"1\" is a message");
+
 impl<'a> Fields<'a> {
-    fn new(frame: &'a Bytes, profile: Profile) -> Result<Self, Refused> {
+    /// Reads a frame with `fields`, which takes what follows the schema, and turns a fault into the refusal of a field.
+    fn read<T>(
+        frame: &'a Bytes,
+        profile: Profile,
+        fields: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<T, Refused> {
         let top = Top::new(frame, profile).map_err(Fault::refused_in_frame)?;
-        let mut fields = Self { top };
-        let schema = fields.next("schema")?.value;
-        let is_message =
-            schema.header.kind == Kind::String && !schema.is_null() && schema.body == MESSAGE_SCHEMA.as_bytes();
-        if is_message { Ok(fields) } else { Err(not_a_message(schema)) }
+        let mut reader = Self { top, name: "schema" };
+        reader.whole(fields).map_err(|fault| reader.refused(fault))
     }
 
-    fn next(&mut self, name: &'static str) -> Result<TopValue<'a>, Refused> {
-        match self.top.next() {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => Err(Refused {
-                kind: RefusedKind::Malformed,
-                what: "end of frame",
-                path: name.into(),
-                reason: Cow::Borrowed("a message has twelve values"),
-            }),
-            Err(fault) => Err(self.top.refused(fault, name)),
+    fn whole<T>(&mut self, fields: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.schema()?;
+        let read = fields(self)?;
+        self.name = "thirteenth value";
+        match self.top.next()? {
+            None => Ok(read),
+            Some(_) => Err(Fault::other(self.top.at(), &THIRTEENTH)),
         }
     }
 
-    fn encoded(&mut self, name: &'static str) -> Result<Encoded, Refused> {
-        let value = self.next(name)?;
-        Ok(self.top.encoded(&value))
+    #[cold]
+    fn refused(&mut self, fault: Fault) -> Refused {
+        match fault.why {
+            Why::Other(reason) if std::ptr::eq(reason, &END_OF_FRAME) => fault.refused(self.name.into()),
+            Why::Other(reason) if std::ptr::eq(reason, &THIRTEENTH) => fault.refused_in_frame(),
+            _ => self.top.refused(fault, self.name),
+        }
     }
 
-    fn addr(&mut self, [net, machine, connection]: [&'static str; 3]) -> Result<Addr, Refused> {
+    fn message(&mut self) -> Result<Envelope, Fault> {
+        Ok(Envelope {
+            from: self.addr(["from.net", "from.machine", "from.connection"])?,
+            to: self.addr(["to.net", "to.machine", "to.connection"])?,
+            subject: self.subject()?,
+            id: self.int("id")?,
+            reply_to: self.int("reply_to")?,
+            contents: self.encoded("contents")?,
+            meta: self.meta()?,
+        })
+    }
+
+    fn positional(&mut self) -> Result<Positional, Fault> {
+        Ok(Positional {
+            from: [self.encoded("from.net")?, self.encoded("from.machine")?, self.encoded("from.connection")?],
+            to: [self.encoded("to.net")?, self.encoded("to.machine")?, self.encoded("to.connection")?],
+            subject: self.encoded("subject")?,
+            id: self.encoded("id")?,
+            reply_to: self.encoded("reply_to")?,
+            contents: self.encoded("contents")?,
+            meta: self.encoded("meta")?,
+        })
+    }
+
+    fn next(&mut self, name: &'static str) -> Result<Value<'a>, Fault> {
+        self.name = name;
+        match self.top.next()? {
+            Some(value) => Ok(value),
+            None => Err(Fault::other(self.top.at(), &END_OF_FRAME)),
+        }
+    }
+
+    fn odd<T>(&self, value: Value<'_>, reason: &'static &'static str) -> Result<T, Fault> {
+        let found = if value.is_null() { Kind::Null } else { value.header.kind };
+        let why = Why::Odd(found, reason);
+        Err(Fault { at: self.top.at(), why })
+    }
+
+    fn schema(&mut self) -> Result<(), Fault> {
+        let schema = self.next("schema")?;
+        if text(schema) == Some(MESSAGE_SCHEMA) { Ok(()) } else { Err(Fault::other(self.top.at(), &NOT_A_MESSAGE)) }
+    }
+
+    fn encoded(&mut self, name: &'static str) -> Result<Encoded, Fault> {
+        self.next(name)?;
+        Ok(self.top.encoded())
+    }
+
+    fn addr(&mut self, [net, machine, connection]: [&'static str; 3]) -> Result<Addr, Fault> {
         Ok(Addr {
             net: self.endpoint(net)?,
             machine: self.endpoint(machine)?,
@@ -176,85 +211,67 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn endpoint(&mut self, name: &'static str) -> Result<Option<Endpoint>, Refused> {
-        let value = self.next(name)?.value;
+    fn endpoint(&mut self, name: &'static str) -> Result<Option<Endpoint>, Fault> {
+        let value = self.next(name)?;
         match text(value) {
-            _ if value.is_null() => Ok(None),
             Some(text) => Ok(Some(Endpoint::new(text))),
-            None => Err(odd(value, name, "an endpoint is a string or null")),
+            None if value.is_null() => Ok(None),
+            None => self.odd(value, &"an endpoint is a string or null"),
         }
     }
 
-    fn connection(&mut self, name: &'static str) -> Result<Option<u64>, Refused> {
-        let value = self.next(name)?.value;
-        let number = match value.header.kind {
-            _ if value.is_null() => return Ok(None),
-            Kind::Positive => ion::magnitude(value.body).and_then(|number| number.try_into().ok()),
-            _ => None,
-        };
-        let wrong = || odd(value, name, "a connection is an int from 0 to 2^64 - 1, or null");
-        number.map(Some).ok_or_else(wrong)
+    fn connection(&mut self, name: &'static str) -> Result<Option<u64>, Fault> {
+        let value = self.next(name)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        match int(value).map(u64::try_from) {
+            Some(Ok(number)) => Ok(Some(number)),
+            _ => self.odd(value, &"a connection is an int from 0 to 2^64 - 1, or null"),
+        }
     }
 
-    fn subject(&mut self) -> Result<ByteString, Refused> {
-        let value = self.next("subject")?.value;
-        text(value).ok_or_else(|| odd(value, "subject", "a subject is a string"))
+    fn subject(&mut self) -> Result<ByteString, Fault> {
+        let value = self.next("subject")?;
+        match text(value) {
+            Some(text) => Ok(ByteString::from(text)),
+            None => self.odd(value, &"a subject is a string"),
+        }
     }
 
-    fn int(&mut self, name: &'static str) -> Result<Option<i64>, Refused> {
-        let value = self.next(name)?.value;
-        let magnitude = || ion::magnitude(value.body).and_then(|number| i128::try_from(number).ok());
-        let number = match value.header.kind {
-            _ if value.is_null() => return Ok(None),
-            Kind::Positive => magnitude(),
-            Kind::Negative => magnitude().map(|number| -number),
-            _ => None,
-        };
-        let wrong = || odd(value, name, "a message number is an int of 64 bits, or null");
-        number.and_then(|number| number.try_into().ok()).map(Some).ok_or_else(wrong)
+    fn int(&mut self, name: &'static str) -> Result<Option<i64>, Fault> {
+        let value = self.next(name)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        match int(value).map(i64::try_from) {
+            Some(Ok(number)) => Ok(Some(number)),
+            _ => self.odd(value, &"a message number is an int of 64 bits, or null"),
+        }
     }
 
-    fn meta(&mut self) -> Result<Encoded, Refused> {
+    fn meta(&mut self) -> Result<Encoded, Fault> {
         let meta = self.next("meta")?;
-        if meta.value.is_null() || meta.value.header.kind == Kind::Struct {
-            Ok(self.top.encoded(&meta))
+        if meta.is_null() || meta.header.kind == Kind::Struct {
+            Ok(self.top.encoded())
         } else {
-            Err(odd(meta.value, "meta", "meta is a struct or null"))
-        }
-    }
-
-    /// Refuses a frame that holds more than its message.
-    fn end(mut self) -> Result<(), Refused> {
-        let at = self.top.at();
-        match self.top.next() {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(Refused {
-                kind: RefusedKind::Malformed,
-                what: "thirteenth value",
-                path: format!("byte {at}"),
-                reason: Cow::Borrowed("a message has twelve values"),
-            }),
-            Err(fault) => Err(fault.refused_in_frame()),
+            self.odd(meta, &"meta is a struct or null")
         }
     }
 }
 
-fn text(value: Value<'_>) -> Option<ByteString> {
+fn text(value: Value<'_>) -> Option<&str> {
     if value.header.kind != Kind::String || value.is_null() {
         return None;
     }
-    std::str::from_utf8(value.body).ok().map(ByteString::from)
+    std::str::from_utf8(value.body).ok()
 }
 
-fn odd(value: Value<'_>, name: &'static str, reason: &'static str) -> Refused {
-    Refused { kind: RefusedKind::Odd, what: value.header.name(), path: name.into(), reason: Cow::Borrowed(reason) }
-}
-
-fn not_a_message(schema: Value<'_>) -> Refused {
-    Refused {
-        kind: RefusedKind::Schema,
-        what: schema.header.name(),
-        path: "schema".into(),
-        reason: Cow::Borrowed("only \"1\" is a message"),
+fn int(value: Value<'_>) -> Option<i128> {
+    let magnitude = i128::try_from(ion::magnitude(value.body)?).ok()?;
+    match value.header.kind {
+        Kind::Positive => Some(magnitude),
+        Kind::Negative => Some(-magnitude),
+        _ => None,
     }
 }

@@ -93,18 +93,18 @@ impl Refused {
 
 fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Vec<Bytes>), Malformed> {
     reader.take(MARKER.len())?;
-    let schema = reader.value()?.ok_or(Malformed("a frame without values"))?;
+    let schema = reader.value()?.ok_or(Malformed(&"a frame without values"))?;
     if schema.body != SCHEMA.as_bytes() {
-        return Err(Malformed("a frame of another schema"));
+        return Err(Malformed(&"a frame of another schema"));
     }
     let (from, to) = (number(reader)?, number(reader)?);
     let (session, first) = (number(reader)?, number(reader)?);
     let header = Header { from, to, session, first, acks: acks(reader)? };
     let mut messages = Vec::new();
     while !reader.is_at_end() {
-        let value = reader.value()?.ok_or(Malformed("padding after the last message"))?;
+        let value = reader.value()?.ok_or(Malformed(&"padding after the last message"))?;
         if value.header.kind != Kind::Blob || value.header.is_null() {
-            return Err(Malformed("a message in a frame is a blob"));
+            return Err(Malformed(&"a message in a frame is a blob"));
         }
         messages.push(frame.slice_ref(value.body));
     }
@@ -112,24 +112,24 @@ fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Vec<Bytes>), 
 }
 
 fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
-    let value = reader.value()?.ok_or(Malformed("a header without its numbers"))?;
+    let value = reader.value()?.ok_or(Malformed(&"a header without its numbers"))?;
     let magnitude = ion::magnitude(value.body).and_then(|magnitude| u64::try_from(magnitude).ok());
     match magnitude {
         Some(number) if value.header.kind == Kind::Positive && !value.header.is_null() => Ok(number),
-        _ => Err(Malformed("a header's number is an int of up to 64 bits")),
+        _ => Err(Malformed(&"a header's number is an int of up to 64 bits")),
     }
 }
 
 fn acks(reader: &mut Reader<'_>) -> Result<Vec<(u64, u64)>, Malformed> {
-    let list = reader.value()?.ok_or(Malformed("a header without acknowledgements"))?;
+    let list = reader.value()?.ok_or(Malformed(&"a header without acknowledgements"))?;
     if list.header.kind != Kind::List {
-        return Err(Malformed("acknowledgements are a list"));
+        return Err(Malformed(&"acknowledgements are a list"));
     }
     let mut items = Reader::new(list.body);
     let mut acks = Vec::new();
     while !items.is_at_end() {
         if acks.len() >= MAX_ACKS {
-            return Err(Malformed("more acknowledgements than sessions can be"));
+            return Err(Malformed(&"more acknowledgements than sessions can be"));
         }
         acks.push((number(&mut items)?, number(&mut items)?));
     }

@@ -28,10 +28,12 @@ pub(crate) const SYSTEM_SYMBOLS: [&str; 9] = [
 /// The id of `$ion_symbol_table`: what a local symbol table is annotated with, and what one that appends imports.
 pub(crate) const SYMBOL_TABLE: usize = 3;
 
-/// The ids of a symbol table's two fields.
+/// The ids of the other system symbols that field names may be; a symbol table's own fields are the third and the fourth.
+pub(crate) const NAME: usize = 4;
+pub(crate) const VERSION: usize = 5;
 pub(crate) const IMPORTS: usize = 6;
-/// See [`IMPORTS`].
 pub(crate) const SYMBOLS: usize = 7;
+pub(crate) const MAX_ID: usize = 8;
 
 /// The low half of a header that says "the length follows".
 const LENGTH_FOLLOWS: u8 = 14;
@@ -39,11 +41,11 @@ const LENGTH_FOLLOWS: u8 = 14;
 /// The most bytes of a VarUInt: 63 bits, more than any length; also what other readers take.
 const MAX_VAR_UINT: usize = 9;
 
-/// Why bytes are not Ion 1.0 binary.
+/// Why bytes are not Ion 1.0 binary. A thin pointer, so that results which hold it stay in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
+pub(crate) struct Malformed(pub(crate) &'static &'static str);
 
-pub(crate) const TRUNCATED: Malformed = Malformed("it ends before its length");
+pub(crate) const TRUNCATED: Malformed = Malformed(&"it ends before its length");
 
 /// The types of Ion, as the high half of a header tells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,7 @@ pub(crate) struct Value<'a> {
 }
 
 impl Kind {
+    #[inline]
     fn of(byte: u8) -> Result<Self, Malformed> {
         Ok(match byte >> 4 {
             0 if byte == NULL => Self::Null,
@@ -108,7 +111,7 @@ impl Kind {
             12 => Self::Sexp,
             13 => Self::Struct,
             14 => Self::Annotated,
-            _ => return Err(Malformed("type code 15 is not in use")),
+            _ => return Err(Malformed(&"type code 15 is not in use")),
         })
     }
 
@@ -133,12 +136,14 @@ impl Kind {
         }
     }
 
+    #[inline]
     pub(crate) fn is_container(self) -> bool {
         matches!(self, Self::List | Self::Sexp | Self::Struct)
     }
 }
 
 impl Header {
+    #[inline]
     pub(crate) fn is_null(self) -> bool {
         self.low == 15
     }
@@ -150,6 +155,7 @@ impl Header {
 
 impl<'a> Value<'a> {
     /// Whether this is a local symbol table: a struct whose first annotation says so.
+    #[inline]
     pub(crate) fn is_symbol_table(&self) -> bool {
         self.header.kind == Kind::Struct
             && !self.annotations.is_empty()
@@ -184,20 +190,28 @@ impl<'a> Reader<'a> {
         self.end
     }
 
+    /// Goes back over the last `len` bytes: into a value that was passed.
+    pub(crate) fn back(&mut self, len: usize) {
+        self.at = self.at.saturating_sub(len);
+    }
+
     /// Lets the reader stop at `end`: a container's end when it is entered, its parent's when it is left.
     pub(crate) fn set_end(&mut self, end: usize) {
         self.end = end.min(self.bytes.len());
     }
 
+    #[inline]
     pub(crate) fn is_at_end(&self) -> bool {
         self.at >= self.end
     }
 
     /// The next byte, without passing it.
+    #[inline]
     pub(crate) fn peek(&self) -> Option<u8> {
         if self.at < self.end { self.bytes.get(self.at).copied() } else { None }
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         let byte = self.peek().ok_or(TRUNCATED)?;
         self.at += 1;
@@ -205,6 +219,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `len` bytes.
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         if len > self.end.saturating_sub(self.at) {
             return Err(TRUNCATED);
@@ -215,7 +230,18 @@ impl<'a> Reader<'a> {
     }
 
     /// A number in groups of seven bits, the last one marked: lengths, field names, annotations.
+    #[inline]
     pub(crate) fn var_uint(&mut self) -> Result<usize, Malformed> {
+        match self.peek() {
+            Some(byte) if byte & 0x80 != 0 => {
+                self.at += 1;
+                Ok(usize::from(byte & 0x7F))
+            }
+            _ => self.long_var_uint(),
+        }
+    }
+
+    fn long_var_uint(&mut self) -> Result<usize, Malformed> {
         let mut number = 0_u64;
         for _ in 0..MAX_VAR_UINT {
             let byte = self.byte()?;
@@ -224,37 +250,38 @@ impl<'a> Reader<'a> {
                 return usize::try_from(number).map_err(|_| TRUNCATED);
             }
         }
-        Err(Malformed("a length or an id of more than nine bytes"))
+        Err(Malformed(&"a length or an id of more than nine bytes"))
     }
 
     /// The next header. Its `len` bytes are known to be there.
+    #[inline]
     pub(crate) fn header(&mut self) -> Result<Header, Malformed> {
         let byte = self.byte()?;
         let kind = Kind::of(byte)?;
         let low = byte & 0x0F;
         let len = match (kind, low) {
             (Kind::Bool, 0 | 1 | 15) | (Kind::Null, _) => 0,
-            (Kind::Bool, _) => return Err(Malformed("a bool is 0 or 1")),
-            (Kind::Annotated, 0) => return Err(Malformed("a version marker inside a value")),
+            (Kind::Bool, _) => return Err(Malformed(&"a bool is 0 or 1")),
+            (Kind::Annotated, 0) => return Err(Malformed(&"a version marker inside a value")),
             (Kind::Annotated, 1 | 2 | 15) => {
-                return Err(Malformed("annotations without a value"));
+                return Err(Malformed(&"annotations without a value"));
             }
             (_, 15) => 0,
             (Kind::Float, 0 | 4 | 8) => usize::from(low),
-            (Kind::Float, _) => return Err(Malformed("a float has 0, 4 or 8 bytes")),
+            (Kind::Float, _) => return Err(Malformed(&"a float has 0, 4 or 8 bytes")),
             (Kind::Struct, 1) => self.sorted_struct_length()?,
             (_, LENGTH_FOLLOWS) => self.var_uint()?,
             _ => usize::from(low),
         };
         if len > self.end - self.at {
-            return Err(Malformed("it goes past the end of what holds it"));
+            return Err(Malformed(&"it goes past the end of what holds it"));
         }
         Ok(Header { kind, low, len })
     }
 
     fn sorted_struct_length(&mut self) -> Result<usize, Malformed> {
         match self.var_uint()? {
-            0 => Err(Malformed("a sorted struct without fields")),
+            0 => Err(Malformed(&"a sorted struct without fields")),
             len => Ok(len),
         }
     }
@@ -264,12 +291,13 @@ impl<'a> Reader<'a> {
         let end = self.at.saturating_add(len);
         let ids = self.var_uint()?;
         if ids == 0 || ids >= end.saturating_sub(self.at) {
-            return Err(Malformed("annotations without a value"));
+            return Err(Malformed(&"annotations without a value"));
         }
         self.take(ids)
     }
 
     /// The next value, past padding, without its annotations; none at the end.
+    #[inline]
     pub(crate) fn value(&mut self) -> Result<Option<Value<'a>>, Malformed> {
         while !self.is_at_end() {
             let header = self.header()?;
@@ -293,17 +321,18 @@ impl<'a> Reader<'a> {
         let header = self.header()?;
         let body = self.take(header.len)?;
         if matches!(header.kind, Kind::Nop | Kind::Annotated) || self.at != end {
-            return Err(Malformed("annotations hold exactly one value"));
+            return Err(Malformed(&"annotations hold exactly one value"));
         }
         Ok(Value { header, body, annotations })
     }
 
     /// The next field of a struct, past padding: its name's id and its value; none at the end.
+    #[inline]
     pub(crate) fn field(&mut self) -> Result<Option<(usize, Value<'a>)>, Malformed> {
         while !self.is_at_end() {
             let name = self.var_uint()?;
             if self.peek().is_none() {
-                return Err(Malformed("a field name without a value"));
+                return Err(Malformed(&"a field name without a value"));
             }
             if self.skip_padding()? {
                 continue;
@@ -314,6 +343,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes one piece of padding, and tells whether there was one.
+    #[inline]
     pub(crate) fn skip_padding(&mut self) -> Result<bool, Malformed> {
         match self.peek() {
             Some(byte) if byte < NULL => {
@@ -520,7 +550,7 @@ mod tests {
 
     #[test]
     fn a_reader_never_leaves_its_bytes() {
-        let refused = |bytes: &[u8]| Reader::new(bytes).value().unwrap_err().0;
+        let refused = |bytes: &[u8]| *Reader::new(bytes).value().unwrap_err().0;
         assert_eq!(refused(&[0xB2, 0x20]), "it goes past the end of what holds it");
         assert_eq!(refused(&[0x8E]), "it ends before its length");
         assert_eq!(

@@ -20,9 +20,12 @@ mod frame;
 mod gate;
 mod hops;
 mod ion;
+mod key;
 mod refused;
+mod scalars;
 mod ser;
 mod symbols;
+mod top;
 
 use std::fmt;
 

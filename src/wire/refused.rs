@@ -49,19 +49,41 @@ pub enum RefusedKind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
     pub(crate) at: usize,
-    pub(crate) kind: RefusedKind,
-    pub(crate) what: &'static str,
-    pub(crate) reason: &'static str,
+    pub(crate) why: Why,
 }
+
+/// What a [`Fault`] says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Why {
+    Malformed(Malformed),
+    Other(&'static Reason),
+    /// A field of the envelope is of this type, and should be something else.
+    Odd(Kind, &'static &'static str),
+}
+
+/// Kind, what and why of a refusal.
+#[derive(Debug)]
+pub(crate) struct Reason(pub(crate) RefusedKind, pub(crate) &'static str, pub(crate) &'static str);
 
 impl Fault {
     pub(crate) fn malformed(at: usize, reason: Malformed) -> Self {
-        Self { at, kind: RefusedKind::Malformed, what: "malformed Ion", reason: reason.0 }
+        let why = Why::Malformed(reason);
+        Self { at, why }
+    }
+
+    pub(crate) fn other(at: usize, reason: &'static Reason) -> Self {
+        let why = Why::Other(reason);
+        Self { at, why }
     }
 
     /// The refusal, with the path that the caller found.
     pub(crate) fn refused(self, path: String) -> Refused {
-        Refused { kind: self.kind, what: self.what, path, reason: Cow::Borrowed(self.reason) }
+        let (kind, what, reason) = match self.why {
+            Why::Malformed(reason) => (RefusedKind::Malformed, "malformed Ion", *reason.0),
+            Why::Other(&Reason(kind, what, reason)) => (kind, what, reason),
+            Why::Odd(found, reason) => (RefusedKind::Odd, found.name(), *reason),
+        };
+        Refused { kind, what, path, reason: Cow::Borrowed(reason) }
     }
 
     /// The refusal of something that is in no field.
@@ -150,7 +172,8 @@ pub(crate) fn short_name(text: &str) -> Cow<'_, str> {
 /// Cuts a path that is longer than a line can take.
 pub(crate) fn shorten(path: &mut String) {
     if path.len() > MAX_PATH {
-        path.truncate(path.floor_char_boundary(MAX_PATH));
+        let end = (0..=MAX_PATH).rev().find(|&at| path.is_char_boundary(at));
+        path.truncate(end.unwrap_or(0));
         path.push('…');
     }
 }

@@ -8,9 +8,10 @@ use std::cell::Cell;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::ser::{self, Impossible, Serialize};
+use serde::ser::{self, Serialize};
 
 use super::ion::{self, Container};
+use super::key::Key;
 use super::symbols::NewSymbols;
 use super::{Encoded, MAX_DEPTH, MAX_SYMBOLS};
 
@@ -41,12 +42,12 @@ impl ser::Error for EncodeError {
     }
 }
 
-/// The longest scratch buffer that a thread keeps. Unit: bytes; default and only value: 64 KiB, more than most messages.
+/// The most memory that a thread keeps for the next value. Unit: bytes; default and only value: 64 KiB, more than most messages take.
 const KEPT_SCRATCH: usize = 64 * 1024;
 
 thread_local! {
     /// Values grow here and are then copied to a buffer of their size: one allocation a value, whatever it holds.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SCRATCH: Cell<Option<Box<Encoder>>> = const { Cell::new(None) };
 }
 
 /// Encodes a value of any serde type.
@@ -55,23 +56,31 @@ thread_local! {
 ///
 /// [`EncodeError`]: the value cannot be sent in this form.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, EncodeError> {
-    let mut encoder = Encoder { out: SCRATCH.take(), symbols: NewSymbols::default(), depth: 0 };
-    encoder.out.clear();
-    let done = value.serialize(&mut encoder);
+    let mut encoder = SCRATCH.take().unwrap_or_default();
+    encoder.clear();
+    let done = value.serialize(&mut *encoder);
     let encoded = done.map(|()| encoder.encoded());
-    if encoder.out.capacity() <= KEPT_SCRATCH {
-        SCRATCH.set(encoder.out);
+    if encoder.out.capacity() + encoder.symbols.capacity() <= KEPT_SCRATCH {
+        SCRATCH.set(Some(encoder));
     }
     encoded
 }
 
-struct Encoder {
+/// A value that is being written, with the names of its fields.
+#[derive(Default)]
+pub(crate) struct Encoder {
     out: Vec<u8>,
     symbols: NewSymbols,
     depth: usize,
 }
 
 impl Encoder {
+    fn clear(&mut self) {
+        self.out.clear();
+        self.symbols.clear();
+        self.depth = 0;
+    }
+
     fn encoded(&mut self) -> Encoded {
         let bytes = Bytes::copy_from_slice(&self.out);
         if self.symbols.is_empty() {
@@ -96,7 +105,7 @@ impl Encoder {
         ion::close(start, &mut self.out);
     }
 
-    fn field_name(&mut self, name: &str) -> Result<(), EncodeError> {
+    pub(crate) fn field_name(&mut self, name: &str) -> Result<(), EncodeError> {
         let id = self.symbols.id(name).ok_or(EncodeError::TooManyNames)?;
         ion::write_var_uint(id, &mut self.out);
         Ok(())
@@ -121,7 +130,7 @@ impl Encoder {
 }
 
 /// A container that is being written, and around it, for a variant with contents, the struct of one field.
-struct Open<'e> {
+pub(crate) struct Open<'e> {
     encoder: &'e mut Encoder,
     start: usize,
     variant: Option<usize>,
@@ -136,7 +145,7 @@ impl Open<'_> {
     }
 }
 
-type Done = Result<(), EncodeError>;
+pub(crate) type Done = Result<(), EncodeError>;
 
 impl<'e> ser::Serializer for &'e mut Encoder {
     type Ok = ();
@@ -365,153 +374,6 @@ impl ser::SerializeMap for Open<'_> {
     }
 }
 
-/// Writes a map's key as a field name.
-struct Key<'e>(&'e mut Encoder);
-
-impl Key<'_> {
-    fn shown(self, key: impl fmt::Display) -> Done {
-        self.0.field_name(&key.to_string())
-    }
-
-    fn refused<T>(found: &'static str) -> Result<T, EncodeError> {
-        Err(EncodeError::Key { found })
-    }
-}
-
-type No = Impossible<(), EncodeError>;
-
-impl ser::Serializer for Key<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-    type SerializeSeq = No;
-    type SerializeTuple = No;
-    type SerializeTupleStruct = No;
-    type SerializeTupleVariant = No;
-    type SerializeMap = No;
-    type SerializeStruct = No;
-    type SerializeStructVariant = No;
-
-    fn serialize_bool(self, value: bool) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_i8(self, value: i8) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_i16(self, value: i16) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_i32(self, value: i32) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_i64(self, value: i64) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_i128(self, value: i128) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_u8(self, value: u8) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_u16(self, value: u16) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_u32(self, value: u32) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_u64(self, value: u64) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_u128(self, value: u128) -> Done {
-        self.shown(value)
-    }
-
-    fn serialize_f32(self, _: f32) -> Done {
-        Self::refused("a float")
-    }
-
-    fn serialize_f64(self, _: f64) -> Done {
-        Self::refused("a float")
-    }
-
-    fn serialize_char(self, value: char) -> Done {
-        self.0.field_name(value.encode_utf8(&mut [0; 4]))
-    }
-
-    fn serialize_str(self, value: &str) -> Done {
-        self.0.field_name(value)
-    }
-
-    fn serialize_bytes(self, _: &[u8]) -> Done {
-        Self::refused("bytes")
-    }
-
-    fn serialize_none(self) -> Done {
-        Self::refused("null")
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Done {
-        value.serialize(self)
-    }
-
-    fn serialize_unit(self) -> Done {
-        Self::refused("null")
-    }
-
-    fn serialize_unit_struct(self, _: &'static str) -> Done {
-        Self::refused("null")
-    }
-
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Done {
-        self.0.field_name(variant)
-    }
-
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Done {
-        value.serialize(self)
-    }
-
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(self, _: &'static str, _: u32, _: &'static str, _: &T) -> Done {
-        Self::refused("a variant with contents")
-    }
-
-    fn serialize_seq(self, _: Option<usize>) -> Result<No, EncodeError> {
-        Self::refused("a list")
-    }
-
-    fn serialize_tuple(self, _: usize) -> Result<No, EncodeError> {
-        Self::refused("a tuple")
-    }
-
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<No, EncodeError> {
-        Self::refused("a tuple")
-    }
-
-    fn serialize_tuple_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<No, EncodeError> {
-        Self::refused("a variant with contents")
-    }
-
-    fn serialize_map(self, _: Option<usize>) -> Result<No, EncodeError> {
-        Self::refused("a map")
-    }
-
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<No, EncodeError> {
-        Self::refused("a struct")
-    }
-
-    fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<No, EncodeError> {
-        Self::refused("a variant with contents")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -551,7 +413,8 @@ mod tests {
         let error = encode(&BTreeMap::from([((1, 2), 3)])).unwrap_err();
         assert_eq!(error, EncodeError::Key { found: "a tuple" });
         let fine = encode(&BTreeMap::from([(Some(-3), true)])).unwrap();
-        assert_eq!(super::super::decode::<BTreeMap<String, bool>>(&fine).unwrap()["-3"], true);
+        let back: BTreeMap<String, bool> = super::super::decode(&fine).unwrap();
+        assert_eq!(back, BTreeMap::from([("-3".to_owned(), true)]));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use super::MAX_SYMBOLS;
-use super::ion::{self, Container, IMPORTS, Kind, Malformed, Reader, SYMBOL_TABLE, SYMBOLS, SYSTEM_SYMBOLS, Value};
+use super::ion::{
+    self, Container, IMPORTS, Kind, MAX_ID, Malformed, NAME, Reader, SYMBOL_TABLE, SYMBOLS, SYSTEM_SYMBOLS, VERSION,
+    Value,
+};
 
 /// The highest id of the system's own symbols.
 pub(crate) const SYSTEM_MAX_ID: usize = SYSTEM_SYMBOLS.len();
@@ -22,7 +25,7 @@ impl<'a> LocalTable<'a> {
     /// Reads the struct of a local symbol table.
     pub(crate) fn read(table: Value<'a>) -> Result<Self, Malformed> {
         if table.is_null() {
-            return Err(Malformed("a symbol table that is null"));
+            return Err(Malformed(&"a symbol table that is null"));
         }
         let (mut imports, mut symbols) = (None, None);
         let mut fields = Reader::new(table.body);
@@ -33,7 +36,7 @@ impl<'a> LocalTable<'a> {
                 _ => continue,
             };
             if slot.replace(value).is_some() {
-                return Err(Malformed("a symbol table that says one thing twice"));
+                return Err(Malformed(&"a symbol table that says one thing twice"));
             }
         }
         let symbols = match symbols {
@@ -51,7 +54,7 @@ impl<'a> LocalTable<'a> {
         if value.header.kind != Kind::String || value.is_null() {
             return Ok(Some(None));
         }
-        let text = std::str::from_utf8(value.body).map_err(|_| Malformed("text that is not UTF-8"))?;
+        let text = std::str::from_utf8(value.body).map_err(|_| Malformed(&"text that is not UTF-8"))?;
         Ok(Some(Some(text)))
     }
 }
@@ -62,7 +65,7 @@ fn is_append(imports: Value<'_>) -> Result<bool, Malformed> {
         _ if imports.is_null() => Ok(false),
         Kind::Symbol => Ok(ion::symbol_id(imports.body) == Some(SYMBOL_TABLE)),
         Kind::List if Reader::new(imports.body).value()?.is_some() => {
-            Err(Malformed("an import of a shared symbol table"))
+            Err(Malformed(&"an import of a shared symbol table"))
         }
         _ => Ok(false),
     }
@@ -83,7 +86,7 @@ impl<'a> Symbols<'a> {
         let mut reader = Reader::new(tables);
         while let Some(value) = reader.value()? {
             if !value.is_symbol_table() {
-                return Err(Malformed("something else among the symbol tables"));
+                return Err(Malformed(&"something else among the symbol tables"));
             }
             symbols.apply(LocalTable::read(value)?)?;
         }
@@ -97,7 +100,7 @@ impl<'a> Symbols<'a> {
         }
         while let Some(text) = table.next()? {
             if self.local.len() >= MAX_SYMBOLS {
-                return Err(Malformed("more symbols than the limit"));
+                return Err(Malformed(&"more symbols than the limit"));
             }
             self.local.push(text);
         }
@@ -127,11 +130,9 @@ impl<'a> Symbols<'a> {
     }
 
     fn first_id_of(&self, text: &str, below: usize) -> Option<usize> {
-        let system = SYSTEM_SYMBOLS.into_iter().zip(1..);
-        let local = self.local.iter().zip(SYSTEM_MAX_ID + 1..below);
-        let local = local.filter_map(|(known, id)| known.map(|known| (known, id)));
-        let mut all = system.chain(local);
-        all.find(|&(known, _)| known == text).map(|(_, id)| id)
+        let mut local = self.local.iter().zip(SYSTEM_MAX_ID + 1..below);
+        let mut found = || local.find(|&(known, _)| *known == Some(text));
+        system_id(text).or_else(|| found().map(|(_, id)| id))
     }
 
     /// The text of `id`: inner none if it has none, outer none if no table defines it.
@@ -153,6 +154,21 @@ impl<'a> Symbols<'a> {
             Err(_) => id,
         }
     }
+}
+
+/// The id that every table has for `text`.
+fn system_id(text: &str) -> Option<usize> {
+    // Nearly every name is told apart by its length and first letter.
+    let candidate = match text.as_bytes() {
+        [b'$', ..] => SYSTEM_SYMBOLS.iter().position(|&known| known == text)?,
+        [b'n', _, _, _] => NAME - 1,
+        [b'v', ..] => VERSION - 1,
+        [b'i', ..] => IMPORTS - 1,
+        [b's', ..] => SYMBOLS - 1,
+        [b'm', ..] => MAX_ID - 1,
+        _ => return None,
+    };
+    (SYSTEM_SYMBOLS.get(candidate) == Some(&text)).then_some(candidate + 1)
 }
 
 /// Collects field names while a value is written, and writes their table.
@@ -178,10 +194,7 @@ impl NewSymbols {
             self.guess = place + 1;
             return Some(place + SYSTEM_MAX_ID + 1);
         }
-        if let Some(place) = SYSTEM_SYMBOLS.iter().position(|&known| known == name) {
-            return Some(place + 1);
-        }
-        self.add(name)
+        system_id(name).or_else(|| self.add(name))
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -218,6 +231,19 @@ impl NewSymbols {
         }
         self.guess = place + 1;
         Some(place + SYSTEM_MAX_ID + 1)
+    }
+
+    /// Forgets all names, and keeps the memory for the next ones.
+    pub(crate) fn clear(&mut self) {
+        self.texts.clear();
+        self.ends.clear();
+        self.places.clear();
+        self.guess = 0;
+    }
+
+    /// The memory it holds, in bytes, roughly.
+    pub(crate) fn capacity(&self) -> usize {
+        self.texts.capacity() + 8 * self.ends.capacity() + 64 * self.places.capacity()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -294,6 +320,6 @@ mod tests {
         // $ion_symbol_table::{imports:[{}], symbols:["a"]}
         let shared = [0xE8, 0x81, 0x83, 0xD7, 0x86, 0xB1, 0xD0, 0x87, 0xB2, 0x81, 0x61];
         let error = Symbols::read(&[&[0xEA], &shared[1..]].concat()).err();
-        assert_eq!(error, Some(Malformed("an import of a shared symbol table")));
+        assert_eq!(error, Some(Malformed(&"an import of a shared symbol table")));
     }
 }

@@ -23,7 +23,7 @@ proptest! {
     #[test]
     fn mutated_messages_never_panic(pick: prop::sample::Index, changes in vec(any::<(prop::sample::Index, u8, u8)>(), 1..6)) {
         let frames = frames();
-        let mut frame = pick.get(&frames).clone();
+        let mut frame = pick.get(frames).clone();
         for (place, byte, how) in changes {
             let at = place.index(frame.len());
             match how % 4 {

@@ -165,7 +165,7 @@ fn a_refused_frame_tells_the_field_or_the_byte() {
         format!("thirteenth value at byte {}: a message has twelve values", frame.len())
     );
     assert_eq!(told(b"\"1\" null".to_vec()), "frame at byte 0: it does not start with the marker of Ion 1.0 binary");
-    assert_eq!(told(b"\xE0\x01\x00\xEA\x812".to_vec()), "string at schema: only \"1\" is a message");
+    assert_eq!(told(b"\xE0\x01\x00\xEA\x812".to_vec()), "another value at schema: only \"1\" is a message");
     assert_eq!(told([&frame[..frame.len() - 1], &[0xB0]].concat()), "list at meta: meta is a struct or null");
     assert_eq!(
         told([&frame[..frame.len() - 1], &[0xD3, 0x84, 0x22, 0x01]].concat()),

@@ -1,0 +1,17 @@
+//! What holds between this library and the Python package that it shares a wire with: programs of both call, find and outlive each other.
+//!
+//! The Python programs are `agent.py` and `client.py` beside the modules; they run in an environment that the first test to need it
+//! installs under `target/python`.
+
+#[path = "python/calls.rs"]
+mod calls;
+#[path = "python/discovery.rs"]
+mod discovery;
+#[path = "python/environment.rs"]
+mod environment;
+#[path = "python/failures.rs"]
+mod failures;
+#[path = "python/peer.rs"]
+mod peer;
+#[path = "python/refusals.rs"]
+mod refusals;
