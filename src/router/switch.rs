@@ -437,7 +437,8 @@ impl Switch {
             .by_incarnation
             .retain(|incarnation, other| !Arc::ptr_eq(other, peer) || Some(*incarnation) == now);
         let names = self.links.read().names_of(peer);
-        let lost = |to: &Addr| [&to.net, &to.machine].into_iter().flatten().any(|endpoint| names.contains(endpoint));
+        // By the way that a message takes: over a gateway, and not to a namesake on another machine.
+        let lost = |to: &Addr| matches!(self.names.read().route(to, Came::Here), Route::There(endpoint) if names.contains(&endpoint));
         for port in self.ports() {
             port.fail_requests(reason, peer.name.short(), lost);
         }
