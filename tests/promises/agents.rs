@@ -8,7 +8,9 @@ use futures::future::join_all;
 use vlmessaging::{Agent, Connection, Handled, Msg, Reason, RequestError};
 
 use crate::common::agents::{Obedient, StopsAtFirst, adder, does, fragile, hold, waits};
-use crate::common::{LONG, assert_serves, each_way, failure, fails_at_once, reason, soon, until, with_router, with_two_routers};
+use crate::common::{
+    LONG, assert_serves, each_way, fails_at_once, failure, reason, soon, until, with_router, with_two_routers,
+};
 
 #[test]
 fn an_async_handler_answers_when_it_is_done() {
@@ -213,7 +215,8 @@ fn a_stopped_agents_own_requests_end() {
         let asked = actix::spawn(async move { conn.request(&silent, "BUY", 1, LONG).await });
         let request = held.next().await;
         agent.stop();
-        assert_eq!(failure(soon(asked).await.unwrap()).reason, Reason::AgentStopped);
+        let failure = failure(soon(asked).await.unwrap());
+        assert_eq!((failure.reason, failure.place), (Reason::AgentStopped, agent.addr().to_string()));
         let _handled = request.handled();
     });
 }
@@ -231,20 +234,21 @@ fn agents_on_other_threads_answer() {
     });
 }
 
+/// Keeps a message for ever.
+async fn pending(msg: Msg) -> Handled {
+    std::future::pending::<()>().await;
+    msg.handled()
+}
+
 #[test]
 fn messages_to_an_agent_whose_thread_ends_are_told() {
     with_router(async |router| {
         let thread = actix::Arbiter::new();
-        let agent = router.spawn_on(&thread.handle(), adder);
+        let agent = router.spawn_on(&thread.handle(), || waits(|msg| Box::pin(async { pending(msg).await })));
         let conn = router.connect();
-        assert_serves(&conn, &agent).await;
-        let (release, released) = std::sync::mpsc::channel();
-        // The thread is busy until the mailbox is full, and then stops.
-        thread.spawn_fn(move || released.recv().unwrap());
-        thread.stop();
-        let asked = (0..100).map(|n| conn.request(&agent, "ADD_ONE", n, LONG));
-        let free = async { release.send(()).unwrap() };
-        let (ended, ()) = futures::future::join(join_all(asked), free).await;
+        let asked = (0..20).map(|n| conn.request(&agent, "ADD_ONE", n, LONG));
+        let stop = async { assert!(thread.stop()) };
+        let (ended, ()) = futures::future::join(join_all(asked), stop).await;
         for ended in ended {
             assert_eq!(failure(ended).reason, Reason::AgentStopped);
         }
