@@ -7,14 +7,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use vlmessaging::{Agent, Handled, Msg, Router, Spawned};
 
 /// Does with each message what the closure says.
-pub struct Does<F>(F);
+pub(crate) struct Does<F>(F);
 
-pub fn does<F: FnMut(Msg) -> Handled + Unpin + 'static>(handle: F) -> Does<F> {
+pub(crate) fn does<F: FnMut(Msg) -> Handled + Unpin + 'static>(handle: F) -> Does<F> {
     Does(handle)
 }
 
 /// Answers `ADD_ONE`, and leaves the rest to the standard answers.
-pub fn adder() -> Does<fn(Msg) -> Handled> {
+pub(crate) fn adder() -> Does<fn(Msg) -> Handled> {
     Does(|msg| match msg.subject() {
         "ADD_ONE" => msg.answer(|n: i64| n + 1),
         _ => msg.unhandled(),
@@ -22,7 +22,7 @@ pub fn adder() -> Does<fn(Msg) -> Handled> {
 }
 
 /// An adder that panics at `PANIC`.
-pub fn fragile() -> Does<fn(Msg) -> Handled> {
+pub(crate) fn fragile() -> Does<fn(Msg) -> Handled> {
     Does(|msg| match msg.subject() {
         "PANIC" => panic!("asked to panic"),
         "ADD_ONE" => msg.answer(|n: i64| n + 1),
@@ -45,9 +45,9 @@ impl<F: FnMut(Msg) -> Handled + Unpin + 'static> Handler<Msg> for Does<F> {
 }
 
 /// The same with handlers that wait.
-pub struct Waits<F>(F);
+pub(crate) struct Waits<F>(F);
 
-pub fn waits<F: Fn(Msg) -> Pin<Box<dyn Future<Output = Handled>>> + Unpin + 'static>(handle: F) -> Waits<F> {
+pub(crate) fn waits<F: Fn(Msg) -> Pin<Box<dyn Future<Output = Handled>>> + Unpin + 'static>(handle: F) -> Waits<F> {
     Waits(handle)
 }
 
@@ -66,23 +66,23 @@ impl<F: Fn(Msg) -> Pin<Box<dyn Future<Output = Handled>>> + Unpin + 'static> Han
 }
 
 /// Hands every message to the test, to be dealt with there.
-pub struct Holds(UnboundedSender<Msg>);
+pub(crate) struct Holds(UnboundedSender<Msg>);
 
 /// What a holder was sent.
-pub struct Held(UnboundedReceiver<Msg>);
+pub(crate) struct Held(UnboundedReceiver<Msg>);
 
-pub fn hold(router: &Router) -> (Spawned<Holds>, Held) {
+pub(crate) fn hold(router: &Router) -> (Spawned<Holds>, Held) {
     let (give, held) = unbounded_channel();
     (router.spawn(Holds(give)), Held(held))
 }
 
 impl Held {
-    pub async fn next(&mut self) -> Msg {
+    pub(crate) async fn next(&mut self) -> Msg {
         super::soon(self.0.recv()).await.expect("the holder has ended")
     }
 
     /// What has come so far.
-    pub fn now(&mut self) -> Vec<Msg> {
+    pub(crate) fn now(&mut self) -> Vec<Msg> {
         std::iter::from_fn(|| self.0.try_recv().ok()).collect()
     }
 }
@@ -105,7 +105,7 @@ impl Handler<Msg> for Holds {
 }
 
 /// Obeys `SHUTDOWN`.
-pub struct Obedient;
+pub(crate) struct Obedient;
 
 impl Actor for Obedient {
     type Context = Context<Self>;
@@ -126,7 +126,7 @@ impl Handler<Msg> for Obedient {
 }
 
 /// Stops itself at the first message, which it holds.
-pub struct StopsAtFirst;
+pub(crate) struct StopsAtFirst;
 
 impl Actor for StopsAtFirst {
     type Context = Context<Self>;

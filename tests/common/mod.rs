@@ -3,9 +3,9 @@
 //! A test names what it needs ([`with_two_routers`], [`each_way`], [`scene`]) and gets it in a runtime of its own. When it ends its routers are shut
 //! down, and a socket or lock file that is left then fails it.
 
-pub mod agents;
-pub mod program;
-pub mod sp;
+pub(crate) mod agents;
+pub(crate) mod program;
+pub(crate) mod sp;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -18,18 +18,18 @@ use vlmessaging::{Addr, Connection, Endpoint, Limits, Msg, NotDelivered, Reason,
 /// Longer than any test takes, so that one that hangs fails.
 const HANG: Duration = Duration::from_secs(60);
 /// A limit that is never reached where the promise is kept.
-pub const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(15);
 /// "At once" is far below this, on a busy machine too.
-pub const AT_ONCE: Duration = Duration::from_secs(3);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// A folder of its own, and the routers that were started in it.
-pub struct Scene {
+pub(crate) struct Scene {
     folder: PathBuf,
     routers: RefCell<Vec<Router>>,
 }
 
 /// Runs a test with a folder to start routers in.
-pub fn scene(test: impl AsyncFnOnce(&Scene)) {
+pub(crate) fn scene(test: impl AsyncFnOnce(&Scene)) {
     let scene = Scene::new();
     run(async {
         test(&scene).await;
@@ -38,18 +38,18 @@ pub fn scene(test: impl AsyncFnOnce(&Scene)) {
 }
 
 /// Runs a test with a router that has no sockets.
-pub fn with_router(test: impl AsyncFnOnce(Router)) {
+pub(crate) fn with_router(test: impl AsyncFnOnce(Router)) {
     scene(async |scene| test(scene.start(Router::local()).await).await);
 }
 
 /// Runs a test with two routers on one machine.
-pub fn with_two_routers(test: impl AsyncFnOnce(Router, Router)) {
+pub(crate) fn with_two_routers(test: impl AsyncFnOnce(Router, Router)) {
     scene(async |scene| test(scene.machine().await, scene.machine().await).await);
 }
 
 /// How an asker and a provider are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// In one router.
     Here,
     /// In two routers on one machine.
@@ -61,28 +61,28 @@ pub enum Way {
 }
 
 /// An asker's router and a provider's.
-pub struct Pair {
-    pub way: Way,
-    pub asker: Router,
-    pub provider: Router,
+pub(crate) struct Pair {
+    pub(crate) way: Way,
+    pub(crate) asker: Router,
+    pub(crate) provider: Router,
 }
 
 impl Pair {
     /// An agent of the provider's router, as the asker reaches it.
-    pub fn reach(&self, agent: impl Into<Addr>) -> Addr {
+    pub(crate) fn reach(&self, agent: impl Into<Addr>) -> Addr {
         self.provider.net_addr(number(agent))
     }
 }
 
 /// Runs a test once for every way that two agents can be apart.
-pub fn each_way(test: impl AsyncFn(Pair)) {
+pub(crate) fn each_way(test: impl AsyncFn(Pair)) {
     for way in [Way::Here, Way::Ipc, Way::Tcp, Way::TcpOneWay] {
         over(way, &test);
     }
 }
 
 /// Runs a test for one way that two agents can be apart.
-pub fn over(way: Way, test: impl AsyncFnOnce(Pair)) {
+pub(crate) fn over(way: Way, test: impl AsyncFnOnce(Pair)) {
     // Shown where the test fails.
     println!("over {way:?}");
     scene(async |scene| {
@@ -93,9 +93,7 @@ pub fn over(way: Way, test: impl AsyncFnOnce(Pair)) {
             }
             Way::Ipc => (scene.machine().await, scene.machine().await),
             Way::Tcp => (scene.network().await, scene.network().await),
-            Way::TcpOneWay => {
-                (scene.start(Router::network().without_hub()).await, scene.network().await)
-            }
+            Way::TcpOneWay => (scene.start(Router::network().without_hub()).await, scene.network().await),
         };
         test(Pair { way, asker, provider }).await;
     });
@@ -110,34 +108,34 @@ impl Scene {
         Self { folder, routers: RefCell::default() }
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// An ipc endpoint in the folder.
-    pub fn ipc(&self, name: &str) -> Endpoint {
+    pub(crate) fn ipc(&self, name: &str) -> Endpoint {
         Endpoint::from(format!("ipc://{}", self.folder.join(name).display()))
     }
 
     /// Starts a router here, which is shut down at the end.
-    pub async fn start(&self, builder: RouterBuilder) -> Router {
+    pub(crate) async fn start(&self, builder: RouterBuilder) -> Router {
         let router = builder.folder(&self.folder).start().await.unwrap();
         self.routers.borrow_mut().push(router.clone());
         router
     }
 
     /// A router of the machine, without hub.
-    pub async fn machine(&self) -> Router {
+    pub(crate) async fn machine(&self) -> Router {
         self.start(Router::machine().without_hub()).await
     }
 
     /// A router of the network, without hub.
-    pub async fn network(&self) -> Router {
+    pub(crate) async fn network(&self) -> Router {
         self.start(Router::network().without_hub().listen("tcp://127.0.0.1:0")).await
     }
 
     /// The files in the folder.
-    pub fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         let files = std::fs::read_dir(&self.folder).unwrap();
         files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
@@ -157,28 +155,28 @@ impl Drop for Scene {
 }
 
 /// Runs a future in an actix System of its own.
-pub fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     actix::System::new().block_on(async { tokio::time::timeout(HANG, test).await.expect("the test hangs") });
 }
 
 /// The default limits, with some changed.
-pub fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
     change(&mut limits);
     limits
 }
 
-pub fn number(agent: impl Into<Addr>) -> u64 {
+pub(crate) fn number(agent: impl Into<Addr>) -> u64 {
     agent.into().connection.unwrap()
 }
 
 /// The tcp endpoint of a router.
-pub fn net(router: &Router) -> Endpoint {
+pub(crate) fn net(router: &Router) -> Endpoint {
     router.net_addr(0).net.unwrap()
 }
 
 /// Waits until something is so that nobody tells.
-pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + LONG;
     while !is_so() {
         assert!(std::time::Instant::now() < deadline, "never so: {what}");
@@ -187,18 +185,18 @@ pub async fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// Waits for what must come at once.
-pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, what).await.expect("it never came")
 }
 
 /// Asks an adder, which must answer.
-pub async fn assert_serves(conn: &Connection, adder: impl Into<Addr>) {
+pub(crate) async fn assert_serves(conn: &Connection, adder: impl Into<Addr>) {
     let reply = conn.request(adder, "ADD_ONE", 41, LONG).await.unwrap();
     assert_eq!(reply.contents::<i64>(), Ok(42));
 }
 
 /// Asks, and is told at once that it was not delivered.
-pub async fn fails_at_once(conn: &Connection, to: impl Into<Addr>) -> NotDelivered {
+pub(crate) async fn fails_at_once(conn: &Connection, to: impl Into<Addr>) -> NotDelivered {
     let asked = std::time::Instant::now();
     let ended = conn.request(to, "ADD_ONE", 41, LONG).await;
     assert!(asked.elapsed() < AT_ONCE, "told after {:?}", asked.elapsed());
@@ -206,17 +204,20 @@ pub async fn fails_at_once(conn: &Connection, to: impl Into<Addr>) -> NotDeliver
 }
 
 /// Why a request was not delivered, or not sent.
-pub fn failure(ended: Result<Msg, RequestError>) -> NotDelivered {
+pub(crate) fn failure(ended: Result<Msg, RequestError>) -> NotDelivered {
     match ended {
         Err(RequestError::NotDelivered(failure)) => failure,
-        Err(RequestError::NotSent(error)) => {
-            NotDelivered { to: error.to.clone(), subject: error.subject.clone(), reason: error.reason, place: "here".into() }
-        }
+        Err(RequestError::NotSent(error)) => NotDelivered {
+            to: error.to.clone(),
+            subject: error.subject.clone(),
+            reason: error.reason,
+            place: "here".into(),
+        },
         other => panic!("it should have failed: {other:?}"),
     }
 }
 
 /// The reason that a message from outside reports.
-pub fn reason(report: &Msg) -> Reason {
+pub(crate) fn reason(report: &Msg) -> Reason {
     report.not_delivered().unwrap_or_else(|| panic!("no report: {report:?}")).reason
 }

@@ -12,15 +12,15 @@ const PART: &str = "VLM_TEST_PART";
 const AT: &str = "VLM_TEST_AT";
 
 /// A provider in a process of its own. It is killed with this.
-pub struct Program {
+pub(crate) struct Program {
     child: Child,
     /// Answers `ADD_ONE`, and never `HOLD`.
-    pub agent: Addr,
+    pub(crate) agent: Addr,
 }
 
 impl Program {
     /// Starts a provider that listens at `at` besides its own endpoint.
-    pub fn start(folder: &Path, part: &str, at: &str) -> Self {
+    pub(crate) fn start(folder: &Path, part: &str, at: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "routing::a_provider_in_another_process_is_reached", "--nocapture"])
             .env(FOLDER_VARIABLE, folder)
@@ -36,7 +36,7 @@ impl Program {
     }
 
     /// Ends it as a crash does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -50,7 +50,7 @@ impl Drop for Program {
 }
 
 /// In a process that was started as a provider: provides, and does not come back.
-pub fn play_part() {
+pub(crate) fn play_part() {
     let Ok(part) = std::env::var(PART) else { return };
     let at = std::env::var(AT).unwrap();
     let builder = match part.as_str() {
@@ -82,7 +82,7 @@ async fn provide(builder: RouterBuilder) {
 }
 
 /// Runs a test in a process of its own, where nobody else opens descriptors or starts threads. `name` is the test's.
-pub fn alone(name: &str, test: impl FnOnce()) {
+pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     if std::env::var(PART).is_ok_and(|part| part == "alone") {
         return test();
     }

@@ -10,21 +10,21 @@ use bytes::Bytes;
 use vlmessaging::wire::{self, Encoded, Envelope, Profile};
 use vlmessaging::{Addr, Endpoint, Scheme};
 
-pub const HANDSHAKE: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x11, 0, 0];
+pub(crate) const HANDSHAKE: [u8; 8] = [0, 0x53, 0x50, 0, 0, 0x11, 0, 0];
 const HEADER: [u8; 4] = [0, 0, 0, 1];
 
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
 /// One connection.
-pub struct Sp {
+pub(crate) struct Sp {
     stream: Box<dyn Stream>,
     ipc: bool,
 }
 
 impl Sp {
     /// Connects and says nothing.
-    pub fn mute(to: &Endpoint) -> Self {
+    pub(crate) fn mute(to: &Endpoint) -> Self {
         match to.scheme() {
             Scheme::Tcp => Self::over_tcp(TcpStream::connect(to.rest()).unwrap()),
             _ => Self::over(UnixStream::connect(to.rest()).unwrap()),
@@ -32,21 +32,21 @@ impl Sp {
     }
 
     /// Connects and shakes hands.
-    pub fn dial(to: &Endpoint) -> Self {
+    pub(crate) fn dial(to: &Endpoint) -> Self {
         let mut sp = Self::mute(to);
         sp.shake_hands();
         sp
     }
 
     /// Takes the next connection at a path and shakes hands.
-    pub fn accept(listener: &UnixListener) -> Self {
+    pub(crate) fn accept(listener: &UnixListener) -> Self {
         let mut sp = Self::over(listener.accept().unwrap().0);
         sp.shake_hands();
         sp
     }
 
     /// The same at a port.
-    pub fn accept_tcp(listener: &TcpListener) -> Self {
+    pub(crate) fn accept_tcp(listener: &TcpListener) -> Self {
         let mut sp = Self::over_tcp(listener.accept().unwrap().0);
         sp.shake_hands();
         sp
@@ -70,25 +70,25 @@ impl Sp {
     }
 
     /// Bytes as they are. The other side may have had enough: that is its right.
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
     /// The beginning of a message that claims so many bytes.
-    pub fn claim(&mut self, length: u64) {
+    pub(crate) fn claim(&mut self, length: u64) {
         let kind: &[u8] = if self.ipc { &[1] } else { &[] };
         self.write(&[kind, &length.to_be_bytes()].concat());
     }
 
     /// One frame.
-    pub fn send(&mut self, frame: &[u8]) {
+    pub(crate) fn send(&mut self, frame: &[u8]) {
         let kind: &[u8] = if self.ipc { &[1] } else { &[] };
         let length = (frame.len() + HEADER.len()) as u64;
         self.write(&[kind, &length.to_be_bytes(), &HEADER, frame].concat());
     }
 
     /// The next frame; none if the other side ended the connection.
-    pub fn receive(&mut self) -> Option<Bytes> {
+    pub(crate) fn receive(&mut self) -> Option<Bytes> {
         let mut head = [0; 9];
         let head = &mut head[usize::from(!self.ipc)..];
         self.stream.read_exact(head).ok()?;
@@ -99,7 +99,7 @@ impl Sp {
     }
 
     /// The next message that is no hello.
-    pub fn receive_message(&mut self) -> Option<Envelope> {
+    pub(crate) fn receive_message(&mut self) -> Option<Envelope> {
         loop {
             let envelope = wire::read_message(&self.receive()?, Profile::Rust).unwrap();
             if envelope.subject != "SET_ROUTE_BACK_TO_ME" {
@@ -109,26 +109,26 @@ impl Sp {
     }
 
     /// Waits until the other side ends the connection.
-    pub fn is_ended(&mut self) -> bool {
+    pub(crate) fn is_ended(&mut self) -> bool {
         let mut rest = Vec::new();
         !matches!(self.stream.read_to_end(&mut rest), Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
     }
 }
 
 /// A socket where somebody answers the phone and says nothing more.
-pub fn listen(at: &Endpoint) -> UnixListener {
+pub(crate) fn listen(at: &Endpoint) -> UnixListener {
     UnixListener::bind(at.rest()).unwrap()
 }
 
 /// A message as one frame.
-pub fn frame(envelope: &Envelope) -> Vec<u8> {
+pub(crate) fn frame(envelope: &Envelope) -> Vec<u8> {
     let mut frame = Vec::new();
     wire::write_message(envelope, &mut frame);
     frame
 }
 
 /// A message without contents.
-pub fn message(from: Addr, to: Addr, subject: &str) -> Envelope {
+pub(crate) fn message(from: Addr, to: Addr, subject: &str) -> Envelope {
     Envelope {
         from,
         to,
@@ -141,7 +141,7 @@ pub fn message(from: Addr, to: Addr, subject: &str) -> Envelope {
 }
 
 /// A hello that claims an endpoint, with what else it says in `meta`.
-pub fn hello(claimed: &str, meta: Encoded) -> Vec<u8> {
+pub(crate) fn hello(claimed: &str, meta: Encoded) -> Vec<u8> {
     let hello = message(Addr::default(), Addr::local(0), "SET_ROUTE_BACK_TO_ME");
     frame(&Envelope { id: None, contents: wire::encode(&claimed).unwrap(), meta, ..hello })
 }

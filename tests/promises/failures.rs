@@ -109,8 +109,12 @@ fn every_error_says_who_and_how_much() {
     let at: Endpoint = "ipc:///tmp/router_7".into();
     let to = Addr::at(at.clone(), 3);
     let after = Duration::from_millis(250);
-    let not_delivered =
-        |place: &str| NotDelivered { to: to.clone(), subject: "BUY".into(), reason: Reason::PeerLost, place: place.into() };
+    let not_delivered = |place: &str| NotDelivered {
+        to: to.clone(),
+        subject: "BUY".into(),
+        reason: Reason::PeerLost,
+        place: place.into(),
+    };
     let contents = ContentsError { asked: "i64", problem: "found a string".into() };
     let listen = ListenError::InUse { at: at.clone() };
     let errors: Vec<(Error, &str)> = vec![

@@ -37,7 +37,9 @@ impl Victim {
         let mut guest = Sp::dial(&self.door);
         let (agent, mut held) = hold(&self.router);
         guest.send(&sp::frame(&sp::message(Addr::default(), Addr::at(self.door.clone(), number(&agent)), "HELLO")));
-        assert_eq!(held.next().await.subject(), "HELLO");
+        let hello = held.next().await;
+        assert_eq!(hello.subject(), "HELLO");
+        let _handled = hello.handled();
     }
 
     fn question(&self) -> Vec<u8> {
@@ -257,7 +259,10 @@ fn messages_to_nowhere_are_told_to_who_can_be_told() {
             peer.send(&sp::frame(&sp::message(from.clone(), to.clone(), "BUY")));
             let report = reports.next().await;
             let reason = reason(&report);
-            assert!(matches!(reason, Reason::NoSuchConnection | Reason::DialFailed(_) | Reason::NoRoute(_)), "{to}: {reason:?}");
+            assert!(
+                matches!(reason, Reason::NoSuchConnection | Reason::DialFailed(_) | Reason::NoRoute(_)),
+                "{to}: {reason:?}"
+            );
             let _handled = report.handled();
         }
         // Nobody can be told of these.
@@ -286,8 +291,17 @@ fn a_report_of_what_was_never_sent_disturbs_nobody() {
 fn entries_that_make_no_sense_disturb_no_directory() {
     attack(async |victim, _| {
         let mut peer = Sp::dial(&victim.door);
-        let subjects = ["SYNC_ENTRIES", "SHARE_ENTRIES", "REGISTER_ENTRY", "UNREGISTER_ADDR", "GET_ENTRIES", "GET_VNETS", "BAD_ENTRIES"];
-        let contents = [Value::Null, Value::Int(-1), Value::List(vec![Value::Null]), Value::from([("home", Value::Null)])];
+        let subjects = [
+            "SYNC_ENTRIES",
+            "SHARE_ENTRIES",
+            "REGISTER_ENTRY",
+            "UNREGISTER_ADDR",
+            "GET_ENTRIES",
+            "GET_VNETS",
+            "BAD_ENTRIES",
+        ];
+        let contents =
+            [Value::Null, Value::Int(-1), Value::List(vec![Value::Null]), Value::from([("home", Value::Null)])];
         let from = Addr::at("ipc:///tmp/liar".into(), 1);
         for subject in subjects {
             for contents in &contents {

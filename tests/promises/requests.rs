@@ -108,7 +108,10 @@ fn a_late_reply_is_dropped_and_counted_and_the_replier_is_told() {
         assert!(matches!(ended, Err(RequestError::TimedOut { .. })), "{ended:?}");
         let _handled = held.next().await.reply(2);
         let report = held.next().await;
-        assert_eq!((reason(&report), report.not_delivered().unwrap().to.connection), (Reason::NoHandler, conn.addr().connection));
+        assert_eq!(
+            (reason(&report), report.not_delivered().unwrap().to.connection),
+            (Reason::NoHandler, conn.addr().connection)
+        );
         assert_eq!(pair.asker.stats().late_replies, 1);
     });
 }

@@ -9,8 +9,8 @@ use crate::common::agents::{adder, hold};
 use crate::common::program::{Program, play_part};
 use crate::common::sp::{self, Sp};
 use crate::common::{
-    AT_ONCE, LONG, assert_serves, each_way, failure, fails_at_once, net, number, reason, scene, soon, until, with_router,
-    with_two_routers,
+    AT_ONCE, LONG, assert_serves, each_way, fails_at_once, failure, net, number, reason, scene, soon, until,
+    with_router, with_two_routers,
 };
 
 /// A killed process is felt when its sockets close.

@@ -6,14 +6,19 @@ use vlmessaging::{Addr, Limits, ListenError, Reason, Router, StartError};
 
 use crate::common::agents::{adder, does, hold};
 use crate::common::program::alone;
-use crate::common::{AT_ONCE, LONG, assert_serves, each_way, failure, fails_at_once, limits, net, run, scene, soon, sp};
+use crate::common::{
+    AT_ONCE, LONG, assert_serves, each_way, fails_at_once, failure, limits, net, run, scene, soon, sp,
+};
 
 #[test]
 fn shutdown_leaves_no_socket_and_no_lock_file() {
     scene(async |scene| {
         let router = Router::network().listen("tcp://127.0.0.1:0").listen(scene.ipc("shop"));
         let router = scene.start(router).await;
-        crate::common::until("all its sockets are there", || scene.files().iter().filter(|file| !file.ends_with(".lock")).count() == 3).await;
+        crate::common::until("all its sockets are there", || {
+            scene.files().iter().filter(|file| !file.ends_with(".lock")).count() == 3
+        })
+        .await;
         let port = net(&router);
         router.shutdown().await;
         assert_eq!(scene.files(), Vec::<String>::new());
@@ -30,7 +35,9 @@ fn requests_that_wait_are_told_of_the_shutdown_of_their_router() {
         let asked = actix::spawn(async move { conn.request(&agent, "BUY", 1, LONG).await });
         let request = held.next().await;
         a.shutdown().await;
-        assert_eq!(failure(soon(asked).await.unwrap()).reason, Reason::ShuttingDown);
+        let reason = failure(soon(asked).await.unwrap()).reason;
+        // The peer need not have said that it has the request: then it may have been handled.
+        assert!(matches!(reason, Reason::ShuttingDown | Reason::PeerLost), "{reason:?}");
         let _handled = request.handled();
     });
 }
