@@ -2,6 +2,8 @@
 //!
 //! The number of requests in a row is `VLM_TEST_ROUNDS` (default 1,000; the promise is kept for 10,000 and more).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails a fixture fails its test")]
+
 mod common;
 
 #[path = "promises/agents.rs"]

@@ -57,7 +57,7 @@ pub(crate) enum Way {
     /// In two routers that reach each other over TCP.
     Tcp,
     /// Over TCP, where the provider cannot dial the asker.
-    TcpOneWay,
+    Undialed,
 }
 
 /// An asker's router and a provider's.
@@ -76,7 +76,7 @@ impl Pair {
 
 /// Runs a test once for every way that two agents can be apart.
 pub(crate) fn each_way(test: impl AsyncFn(Pair)) {
-    for way in [Way::Here, Way::Ipc, Way::Tcp, Way::TcpOneWay] {
+    for way in [Way::Here, Way::Ipc, Way::Tcp, Way::Undialed] {
         over(way, &test);
     }
 }
@@ -93,7 +93,7 @@ pub(crate) fn over(way: Way, test: impl AsyncFnOnce(Pair)) {
             }
             Way::Ipc => (scene.machine().await, scene.machine().await),
             Way::Tcp => (scene.network().await, scene.network().await),
-            Way::TcpOneWay => (scene.start(Router::network().without_hub()).await, scene.network().await),
+            Way::Undialed => (scene.start(Router::network().without_hub()).await, scene.network().await),
         };
         test(Pair { way, asker, provider }).await;
     });

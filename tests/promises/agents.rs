@@ -86,6 +86,7 @@ fn a_panic_in_an_async_handler_is_told_to_the_sender_and_the_agent_lives_on() {
         let conn = pair.asker.connect();
         let ended = conn.request(pair.reach(&agent), "PANIC", (), LONG).await;
         assert_eq!(failure(ended).reason, Reason::AgentPanicked);
+        assert_serves(&conn, pair.reach(&agent)).await;
     });
 }
 
@@ -230,7 +231,7 @@ fn agents_on_other_threads_answer() {
         for agent in &agents {
             assert_serves(&conn, pair.reach(agent)).await;
         }
-        threads.iter().for_each(|thread| assert!(thread.stop()));
+        assert!(threads.iter().all(actix::Arbiter::stop));
     });
 }
 

@@ -54,6 +54,7 @@ impl Victim {
 }
 
 /// Runs an attack on a router over ipc and over tcp; afterwards it must serve.
+#[expect(clippy::needless_pass_by_value, reason = "an attack reads better without a reference")]
 fn attack(how: impl AsyncFn(&Victim, &Scene)) {
     for over_tcp in [false, true] {
         println!("over tcp: {over_tcp}");
@@ -68,13 +69,10 @@ fn attack(how: impl AsyncFn(&Victim, &Scene)) {
 fn nested(levels: usize) -> Vec<u8> {
     let mut value = vec![0x0F];
     for _ in 0..levels {
-        let mut length = vec![0x80 | (value.len() & 0x7F) as u8];
-        let mut rest = value.len() >> 7;
-        while rest > 0 {
-            length.insert(0, (rest & 0x7F) as u8);
-            rest >>= 7;
-        }
-        value = [&[0xBE], length.as_slice(), &value].concat();
+        // Its length in three groups of seven bits, the last one marked.
+        let group = |shift: usize| u8::try_from((value.len() >> shift) & 0x7F).unwrap();
+        let length = [group(14), group(7), group(0) | 0x80];
+        value = [&[0xBE], &length[..], &value].concat();
     }
     value
 }
@@ -98,7 +96,7 @@ fn frames_that_cannot_be_read_are_refused_and_cost_themselves_only() {
             vec![0xFF; 1000],
             [good.clone(), good.clone()].concat(),
             carrying(nested(300)),
-            carrying(nested(100_000)),
+            carrying(nested(20_000)),
             carrying(vec![0xBE, 0x7F, 0x7F, 0xFF]),
             carrying(vec![0x8E, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0x7F, 0xFF]),
             carrying(vec![0x30]),
@@ -106,7 +104,9 @@ fn frames_that_cannot_be_read_are_refused_and_cost_themselves_only() {
         frames.extend((1..good.len()).map(|cut| good[..cut].to_vec()));
         // All on one connection, which is kept.
         let mut peer = Sp::dial(&victim.door);
-        frames.iter().for_each(|frame| peer.send(frame));
+        for frame in &frames {
+            peer.send(frame);
+        }
         victim.refused(frames.len() as u64).await;
         peer.send(&good);
         victim.assert_serves().await;
@@ -243,7 +243,9 @@ fn link_frames_of_strangers_are_refused() {
             Bytes::from([&MARKER[..], b"\x82L1"].concat()),
             Bytes::from([&MARKER[..], b"\x82L1", &[0xFF; 100]].concat()),
         ];
-        frames.iter().for_each(|frame| peer.send(frame));
+        for frame in &frames {
+            peer.send(frame);
+        }
         victim.refused(6).await;
     });
 }

@@ -16,7 +16,7 @@ fn shutdown_leaves_no_socket_and_no_lock_file() {
         let router = Router::network().listen("tcp://127.0.0.1:0").listen(scene.ipc("shop"));
         let router = scene.start(router).await;
         crate::common::until("all its sockets are there", || {
-            scene.files().iter().filter(|file| !file.ends_with(".lock")).count() == 3
+            scene.files().iter().filter(|file| !file.contains(".lock")).count() == 3
         })
         .await;
         let port = net(&router);
@@ -194,13 +194,30 @@ fn an_endpoint_that_makes_no_sense_is_said() {
 }
 
 #[test]
+fn a_missing_folder_and_an_endpoint_beyond_the_mode_are_said() {
+    scene(async |scene| {
+        let missing = scene.folder().join("missing");
+        let ended = Router::machine().without_hub().folder(missing).start().await;
+        assert!(matches!(ended, Err(StartError::Listen(_))), "{:?}", ended.err());
+        for builder in [Router::local().join("ipc:///tmp/hub_1"), Router::machine().listen("tcp://127.0.0.1:0")] {
+            let ended = builder.folder(scene.folder()).start().await;
+            assert!(matches!(ended, Err(StartError::Options(_))), "{:?}", ended.err());
+        }
+    });
+}
+
+#[test]
 fn a_folder_full_of_routers_is_said() {
     scene(async |scene| {
-        let nowhere = scene.folder().join("nowhere");
-        let ended = Router::machine().without_hub().folder(nowhere).start().await;
-        assert!(ended.is_err());
-        let mode = Router::machine().without_hub().listen("tcp://127.0.0.1:0").folder(scene.folder()).start().await;
-        assert!(matches!(mode, Err(StartError::Options(_))));
+        let first = std::process::id();
+        let path = |number| scene.folder().join(format!("router_{number}"));
+        let full: Vec<_> =
+            (first..first + 1000).map(|n| std::os::unix::net::UnixListener::bind(path(n)).unwrap()).collect();
+        let ended = Router::machine().without_hub().folder(scene.folder()).start().await;
+        let Err(StartError::NoFreeEndpoint { first: at, tried: 1000 }) = ended else { panic!("{:?}", ended.err()) };
+        assert_eq!(at, scene.ipc(&format!("router_{first}")));
+        drop(full);
+        (first..first + 1000).for_each(|n| std::fs::remove_file(path(n)).unwrap());
     });
 }
 
