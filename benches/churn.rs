@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ const ASK: u8 = b'Q'; // + anything: send it back
 const ANSWER: u8 = b'R';
 const ACK: u8 = b'A'; // an answer on my own pipe came
 const FLOOD: u8 = b'F'; // send me all you can for a while
+const LEAVE: u8 = b'C'; // close my pipe, whatever I say
 
 /// Answers that may be on their way on a pipe that the server did not dial.
 const UNACKED: usize = 2;
@@ -40,15 +41,23 @@ struct Counts {
     dialed_back: AtomicU64,
     dial_failed: AtomicU64,
     kills: AtomicU64,
+    talkers_killed: AtomicU64,
     exits: AtomicU64,
     checks: AtomicU64,
     failed_checks: AtomicU64,
     slowest_check_ms: AtomicU64,
-    closes: [AtomicU64; 6],
+    closes: [AtomicU64; 7],
 }
 
-const CLOSES: [&str; 6] =
-    ["in order", "mid-dial", "while answered", "while flooded", "by dropping the transport", "after a megabyte"];
+const CLOSES: [&str; 7] = [
+    "in order",
+    "mid-dial",
+    "while answered",
+    "while flooded",
+    "by dropping the transport",
+    "after a megabyte",
+    "by the server while it talked",
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -56,6 +65,9 @@ fn main() -> ExitCode {
         let at = args.iter().position(|arg| arg == name)?;
         args.get(at + 1).cloned()
     };
+    if let Some(at) = value("--talk") {
+        talk_for_ever(&at);
+    }
     if let (Some(ipc), Some(tcp), Some(dir)) = (value("--ipc"), value("--tcp"), value("--dir")) {
         let lives = value("--lives").and_then(|n| n.parse().ok());
         be_a_child(&Endpoint::from(ipc), &Endpoint::from(tcp), Path::new(&dir), lives);
@@ -106,6 +118,10 @@ fn churn(length: Duration) -> ExitCode {
             let (ipc, tcp, dir) = (&ipc, &tcp, &dir);
             scope.spawn(move || keep_children(&counts, &over, ipc, tcp, dir, seed));
         }
+        {
+            let (counts, over, talker) = (counts.clone(), over.clone(), talker_of(&ipc));
+            scope.spawn(move || keep_a_talker(&counts, &over, &talker));
+        }
         let begin = Instant::now();
         let mut printed = begin;
         while begin.elapsed() < length {
@@ -123,6 +139,9 @@ fn churn(length: Duration) -> ExitCode {
     }
     settle(&counts);
     let ok = report(&counts, &server, base);
+    if !ok {
+        hold();
+    }
     let began = Instant::now();
     server.transport().shutdown(Duration::from_secs(1));
     println!("shutdown took {:?}; hub file left: {}", began.elapsed(), Path::new(ipc.rest()).exists());
@@ -165,9 +184,10 @@ fn report(counts: &Counts, server: &Server, base: (usize, usize, u64)) -> bool {
 fn brief(counts: &Counts) -> String {
     let n = |count: &AtomicU64| count.load(Relaxed);
     format!(
-        "rounds {} here, kills {}, exits {}; server: opened {}, closed {}, frames {}, answers {}, dialed back {}, dials failed {}; {} fds, {} threads, {} KiB, {} closes wait{}",
+        "rounds {} here, kills {} + {} talkers, exits {}; server: opened {}, closed {}, frames {}, answers {}, dialed back {}, dials failed {}; {} fds, {} threads, {} KiB, {} closes wait{}",
         n(&counts.rounds),
         n(&counts.kills),
+        n(&counts.talkers_killed),
         n(&counts.exits),
         n(&counts.opened),
         n(&counts.closed),
@@ -195,15 +215,20 @@ fn watch(counts: Arc<Counts>, done: Arc<AtomicBool>, base: (usize, usize, u64)) 
             }
             if is_closing_stuck() || last.1.elapsed() > STALL {
                 println!("HANG (baseline {base:?}): {}", brief(&counts));
-                if std::env::var_os("CHURN_HOLD").is_some() {
-                    println!("held as process {}", std::process::id());
-                    std::thread::sleep(Duration::from_secs(3600));
-                }
-                drop(io::stdout().flush());
+                hold();
                 std::process::exit(2);
             }
         }
     });
+}
+
+/// Stands still for a debugger, if that is wanted.
+fn hold() {
+    if std::env::var_os("CHURN_HOLD").is_some() {
+        println!("held as process {}", std::process::id());
+        drop(io::stdout().flush());
+        std::thread::sleep(Duration::from_secs(60));
+    }
 }
 
 /// Waits until the last pipes have been told closed and the helper threads have gone.
@@ -302,6 +327,7 @@ impl Server {
         match frame.first() {
             Some(&HELLO) => self.dial_back(pipe, &String::from_utf8_lossy(&frame[1..])),
             Some(&ASK) => self.answer(pipe, &frame[1..]),
+            Some(&LEAVE) => self.transport().close(pipe),
             Some(&ACK) => {
                 if let Some(line) = self.lines().get_mut(&pipe) {
                     line.unacked = line.unacked.saturating_sub(1);
@@ -342,7 +368,9 @@ impl Server {
 
     fn pump(&self, pipe: PipeId) {
         let mut lines = self.lines();
-        let Some(line) = lines.get_mut(&pipe) else { return };
+        let Some(line) = lines.get_mut(&pipe) else {
+            return;
+        };
         if !line.open || line.busy {
             return;
         }
@@ -354,7 +382,9 @@ impl Server {
         if !line.dialed && line.unacked >= UNACKED {
             return;
         }
-        let Some(frame) = line.queue.pop_front() else { return };
+        let Some(frame) = line.queue.pop_front() else {
+            return;
+        };
         line.busy = true;
         line.unacked += usize::from(!line.dialed);
         drop(lines);
@@ -391,10 +421,8 @@ impl Peer {
     }
 
     fn next(&self, until: Instant) -> Option<Event> {
-        match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        let left = until.saturating_duration_since(Instant::now());
+        self.events.recv_timeout(left).ok()
     }
 
     /// Comes to `to`, asks `asks` times and hears the answers, up to `heard`; gives the pipe and how many came.
@@ -423,7 +451,9 @@ impl Peer {
                         out.push_back(Bytes::from_static(&[ACK]));
                     }
                 }
-                Some(Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. }) if which == pipe => break,
+                Some(Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. }) if which == pipe => {
+                    break;
+                }
                 Some(_) => {}
                 None => break,
             }
@@ -436,9 +466,13 @@ impl Peer {
 fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usize> {
     let over_ipc = rng.below(2) == 0;
     let to = if over_ipc { ipc } else { tcp };
-    let listen = (rng.below(2) == 0).then(|| if over_ipc { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() });
+    let dialed_back = over_ipc && !answers_on_ipc() || rng.below(2) == 0;
+    let listen = dialed_back.then(|| if over_ipc { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() });
     let peer = Peer::new(listen)?;
-    let how = usize::try_from(rng.below(6)).ok()?;
+    let how = match usize::try_from(rng.below(7)).ok()? {
+        3 if no_flood() => 2,
+        how => how,
+    };
     let small: Vec<Vec<u8>> =
         (0..1 + rng.below(8)).map(|_| vec![7; usize::try_from(rng.below(400)).unwrap_or(0)]).collect();
     let limit = Duration::from_secs(3);
@@ -459,7 +493,9 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
             let (pipe, _) = peer.talk(to, &small, part, limit);
             peer.transport.close(pipe);
         }
+        3 if over_ipc && !answers_on_ipc() => flood(&peer, rng, &talker_of(ipc)),
         3 => flood(&peer, rng, to),
+        6 => be_closed(&peer, to),
         4 => drop(peer.talk(to, &small, 1, limit)),
         _ => {
             let large = vec![vec![9; usize::try_from(rng.below(1 << 20)).ok()?]; 3];
@@ -472,6 +508,11 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
         peer.transport.shutdown(Duration::from_millis(rng.below(50)));
     }
     Some(how)
+}
+
+/// Where the process listens that talks back on ipc.
+fn talker_of(ipc: &Endpoint) -> Endpoint {
+    Endpoint::from(format!("{ipc}-talker"))
 }
 
 /// Has the server talk without a break on our pipe, and closes it in the middle of that.
@@ -495,11 +536,33 @@ fn flood(peer: &Peer, rng: &mut Rng, to: &Endpoint) {
     wait_closed(peer, pipe);
 }
 
+/// Asks to be closed, and talks on without a break until that happened.
+fn be_closed(peer: &Peer, to: &Endpoint) {
+    let until = Instant::now() + Duration::from_secs(3);
+    let pipe = peer.transport.dial(to);
+    let mut said = 0;
+    loop {
+        match peer.next(until) {
+            Some(Event::Opened { .. } | Event::Sent { .. }) => {
+                let word = if said == 20 { LEAVE } else { ACK };
+                said += 1;
+                // A pipe that is gone says so by `Closed`.
+                drop(peer.transport.send(pipe, Bytes::copy_from_slice(&[word; 50])));
+            }
+            Some(Event::Closed { .. } | Event::DialFailed { .. }) => return,
+            Some(Event::Received { .. }) => {}
+            None => return println!("FAIL: a peer at {to} that asked to be closed was not"),
+        }
+    }
+}
+
 fn wait_closed(peer: &Peer, pipe: PipeId) {
     let until = Instant::now() + Duration::from_secs(5);
     loop {
         match peer.next(until) {
-            Some(Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. }) if which == pipe => return,
+            Some(Event::Closed { pipe: which } | Event::DialFailed { pipe: which, .. }) if which == pipe => {
+                return;
+            }
             Some(_) => {}
             None => return,
         }
@@ -521,7 +584,9 @@ fn keep_children(counts: &Counts, over: &AtomicBool, ipc: &Endpoint, tcp: &Endpo
     while !over.load(Relaxed) {
         let ends_itself = rng.below(4) == 0;
         let lives = if ends_itself { 1 + rng.below(20) } else { u64::MAX };
-        let Some(mut child) = spawn(ipc, tcp, dir, lives) else { continue };
+        let Some(mut child) = spawn(ipc, tcp, dir, lives) else {
+            continue;
+        };
         if ends_itself {
             reap(&mut child, Duration::from_secs(15));
             counts.exits.fetch_add(1, Relaxed);
@@ -552,6 +617,8 @@ fn spawn(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: u64) -> Option<Child
     Command::new(std::env::current_exe().ok()?)
         .args(["--ipc", ipc.as_str(), "--tcp", tcp.as_str(), "--lives", &lives.to_string()])
         .args([Path::new("--dir"), dir])
+        .args(answers_on_ipc().then_some("--answer-on-ipc"))
+        .args(no_flood().then_some("--no-flood"))
         .stdin(Stdio::null())
         .spawn()
         .ok()
@@ -559,6 +626,7 @@ fn spawn(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: u64) -> Option<Child
 
 /// Lives in two threads until killed, or `lives` lives in each.
 fn be_a_child(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: Option<u64>) {
+    end_with_the_parent();
     std::thread::scope(|scope| {
         for thread in 0..2 {
             scope.spawn(move || {
@@ -571,12 +639,65 @@ fn be_a_child(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: Option<u64>) {
     });
 }
 
+/// Listens at `at` in a process of its own, as a Python router does: what it says goes out on the pipes that came.
+fn talk_for_ever(at: &str) -> ! {
+    end_with_the_parent();
+    let server = Server::start(Arc::default());
+    server.listen(at);
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Keeps such a process running at `at`, and kills it every second or so.
+fn keep_a_talker(counts: &Counts, over: &AtomicBool, at: &Endpoint) {
+    let mut rng = Rng(0x7a1c);
+    while !over.load(Relaxed) {
+        let Ok(program) = std::env::current_exe() else {
+            return;
+        };
+        let Ok(mut child) = Command::new(program).args(["--talk", at.as_str()]).stdin(Stdio::null()).spawn() else {
+            continue;
+        };
+        std::thread::sleep(Duration::from_millis(200 + rng.below(1500)));
+        drop(child.kill());
+        drop(child.wait());
+        counts.talkers_killed.fetch_add(1, Relaxed);
+    }
+}
+
+/// One that outlived its parent would hold the parent's output open.
+fn end_with_the_parent() {
+    let parent = std::os::unix::process::parent_id();
+    std::thread::spawn(move || {
+        while std::os::unix::process::parent_id() == parent {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        std::process::exit(3);
+    });
+}
+
+/// Whether ipc peers are also answered on the pipes that they dialed, which nng 1.12 does not bear for long.
+fn answers_on_ipc() -> bool {
+    std::env::args().any(|arg| arg == "--answer-on-ipc")
+}
+
+/// Whether nobody asks to be flooded.
+fn no_flood() -> bool {
+    std::env::args().any(|arg| arg == "--no-flood")
+}
+
 /// A clean client must be answered, on its own pipe and on one dialed back.
 fn check(counts: &Counts, at: &[&Endpoint], dir: &Path, rng: &mut Rng) {
     for to in at {
         for back in [false, true] {
+            if !back && !answers_on_ipc() && to.as_str().starts_with("ipc") {
+                continue;
+            }
             let own = if to.as_str().starts_with("ipc") { own_path(dir) } else { "tcp://127.0.0.1:0".to_owned() };
-            let Some(peer) = Peer::new(back.then_some(own)) else { continue };
+            let Some(peer) = Peer::new(back.then_some(own)) else {
+                continue;
+            };
             let began = Instant::now();
             let bodies = vec![vec![1; usize::try_from(rng.below(2000)).unwrap_or(0)]; 5];
             let (_, answers) = peer.talk(to, &bodies, 5, Duration::from_secs(5));

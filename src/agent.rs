@@ -178,7 +178,7 @@ fn start_life<A: Agent>(port: &Arc<Port>, make: &mut impl FnMut() -> A) -> onesh
 
 /// The way into an actor's mailbox. Its bound is the port's, which counts what is inside: actix's own would be felt at 16.
 fn mailbox<A: Agent>(actor: actix::Addr<A>) -> Post {
-    Box::new(move |msg| {
+    Arc::new(move |msg| {
         if !actor.connected() {
             return Err((msg, Reason::AgentStopped));
         }

@@ -30,7 +30,14 @@ pub struct Msg {
     pub(crate) contents: Contents,
     pub(crate) meta: Encoded,
     pub(crate) duty: Option<Duty>,
+    pub(crate) debt: Debt,
 }
+
+/// What is settled when a message has come to its end, which its drop tells: somebody elsewhere waits to know.
+pub(crate) type Debt = Option<Box<dyn Owed>>;
+
+/// See [`Debt`].
+pub(crate) trait Owed: Send + fmt::Debug {}
 
 /// What a handler of [`Msg`] returns: proof that the message was dealt with.
 #[must_use = "a handler returns this"]
@@ -65,6 +72,7 @@ impl Msg {
             contents,
             meta: Encoded::empty_struct(),
             duty: None,
+            debt: None,
         }
     }
 
@@ -79,6 +87,7 @@ impl Msg {
             contents: Contents::from(envelope.contents),
             meta: envelope.meta,
             duty: None,
+            debt: None,
         }
     }
 

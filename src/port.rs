@@ -12,14 +12,14 @@ use crate::addr::Addr;
 use crate::error::RequestError;
 use crate::failure::{NotDelivered, Reason};
 use crate::msg::Msg;
-use crate::router::switch::{Switch, Unsent};
+use crate::router::switch::{Stage, Switch, Unsent};
 use crate::subject;
 
 /// Reports of one-way messages that a connection without an agent has not asked for yet. Default 1,024 messages: more are counted and dropped, oldest kept.
 const REPORTS: usize = 1024;
 
 /// Puts a message into an actor's mailbox, or says why not.
-pub(crate) type Post = Box<dyn Fn(Msg) -> Result<(), (Msg, Reason)> + Send + Sync>;
+pub(crate) type Post = Arc<dyn Fn(Msg) -> Result<(), (Msg, Reason)> + Send + Sync>;
 
 pub(crate) struct Port {
     pub(crate) number: u64,
@@ -34,6 +34,7 @@ pub(crate) struct Port {
     stop: Notify,
 }
 
+#[derive(Clone)]
 enum Inbox {
     /// A connection without an agent: it takes answers, and reports of what was not delivered.
     Reports(mpsc::Sender<NotDelivered>),
@@ -161,7 +162,9 @@ impl Port {
     /// Takes a message in. It comes back, with the reason, if it cannot be.
     pub(crate) fn deliver(self: &Arc<Self>, msg: Msg) -> Result<(), Unsent> {
         let Some(mut msg) = self.settle(msg) else { return Ok(()) };
-        match &*self.inbox.read() {
+        // Not called under the lock: a message that finds its actor gone reports itself, perhaps to this very port.
+        let inbox = self.inbox.read().clone();
+        match inbox {
             Inbox::Agent(post) => {
                 if !self.enter() {
                     return Err(Unsent::full(msg, self.room.clone()));
@@ -184,7 +187,7 @@ impl Port {
                     Err(Unsent::because(msg, Reason::NoHandler))
                 }
             },
-            Inbox::Closed(reason) => Err(Unsent::because(msg, reason.clone())),
+            Inbox::Closed(reason) => Err(Unsent::because(msg, reason)),
         }
     }
 
@@ -194,8 +197,15 @@ impl Port {
         self.room.notify_waiters();
     }
 
+    /// Whether no message is in the mailbox or in a handler's hands.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inside.load(Ordering::Acquire) == 0
+    }
+
     /// A message was dropped by those who should have dealt with it.
     pub(crate) fn abandoned(&self, msg: &Msg, reason: Reason) {
+        let ending = reason == Reason::AgentStopped && self.switch.stage() != Stage::Running;
+        let reason = if ending { Reason::ShuttingDown } else { reason };
         self.switch.report_from(msg, reason, self.number);
     }
 
@@ -230,7 +240,7 @@ impl Port {
     }
 
     /// Gives a message to the request that waits for it, or back.
-    fn settle(&self, msg: Msg) -> Option<Msg> {
+    fn settle(&self, mut msg: Msg) -> Option<Msg> {
         let Some(id) = msg.reply_to else { return Some(msg) };
         let mut requests = self.requests.lock();
         let Some(waiting) = requests.get(&id) else { return Some(msg) };
@@ -239,6 +249,8 @@ impl Port {
         }
         let waiting = requests.remove(&id)?;
         drop(requests);
+        // It has reached who waits for it, which is all that its sender's router wants to know.
+        msg.debt = None;
         match waiting.answer.send(waiting_result(waiting.to, &waiting.subject, msg)) {
             Ok(()) | Err(Err(_)) => None,
             Err(Ok(late)) => Some(late),

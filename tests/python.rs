@@ -3,6 +3,8 @@
 //! The Python programs are `agent.py` and `client.py` beside the modules; they run in an environment that the first test to need it
 //! installs under `target/python`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 #[path = "python/calls.rs"]
 mod calls;
 #[path = "python/discovery.rs"]

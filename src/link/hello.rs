@@ -44,19 +44,27 @@ struct Meta {
 
 /// Writes a hello for the pipe to `peer`; `claimed` is the endpoint that the receiver may dial back.
 pub(crate) fn write(hello: &Hello, claimed: &Endpoint, peer: &Endpoint) -> Envelope {
+    Envelope { meta: encode(&Meta { vlm: hello.clone() }), ..write_plain(claimed, peer) }
+}
+
+/// Writes a hello that says what Python reads of one, and no more.
+pub(crate) fn write_plain(claimed: &Endpoint, peer: &Endpoint) -> Envelope {
     let over_tcp = peer.scheme() == crate::addr::Scheme::Tcp;
     let from = if over_tcp { Addr::at(claimed.clone(), 0) } else { Addr::default() };
     let to = if over_tcp { Addr::at(peer.clone(), 0) } else { Addr::local(0) };
-    let encode = |encoded: Result<Encoded, wire::EncodeError>| encoded.unwrap_or_else(|_| Encoded::empty_struct());
     Envelope {
         from,
         to,
         subject: ByteString::from_static(subject::SET_ROUTE_BACK_TO_ME),
         id: None,
         reply_to: None,
-        contents: encode(wire::encode(claimed)),
-        meta: encode(wire::encode(&Meta { vlm: hello.clone() })),
+        contents: encode(claimed),
+        meta: Encoded::empty_struct(),
     }
+}
+
+fn encode(value: &impl Serialize) -> Encoded {
+    wire::encode(value).unwrap_or_else(|_| Encoded::empty_struct())
 }
 
 /// Reads a hello; none if the message is not one, or claims nothing that can be dialed.

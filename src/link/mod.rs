@@ -1,29 +1,36 @@
 //! The link to one peer: what waits to be sent, how it is sent, and who is told when it cannot be.
 //!
 //! A link is a plain state machine: events and the time go in, [`Act`]s come out, and its owner carries them out in order. Plain messages, one to a
-//! frame and readable by Python, flow as soon as a pipe is open. Once the peer has proved to be a Rust router (see [`hello`]) the
-//! link sends frames of many messages, numbered from 0 in its session, and keeps each until it is acknowledged: after a lost pipe what was not is sent
-//! again, and the other side drops what it has. A peer that came back as another incarnation, or that nobody can reach, is gone, and
-//! everything that was kept is reported.
+//! frame and readable by Python, flow as soon as a pipe is open. Once the peer has proved to be a Rust router (see [`hello`]) the link sends
+//! frames of many messages. Messages to a peer that is, or may be, a Rust router are numbered from 0 in the link's session ([`ledger`]) and kept until the peer has accepted
+//! them: after a lost pipe what was not is sent again, and the other side drops what it has ([`inflow`]). What is settled with a message is
+//! remembered until the peer says that its handler was called or its sender told why not. A peer that came back as another incarnation, that is silent for
+//! too long, or that nobody can reach, is gone, and everything that was open is reported.
 //!
 //! # Not promised
 //!
-//! An acknowledged message was accepted by the other router, not handled there. A plain message to a Python router is not acknowledged at all.
+//! A message handed to a Python router is settled by that: its wire says nothing more.
 
 pub(crate) mod hello;
 pub(crate) mod inflow;
+pub(crate) mod ledger;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::addr::{Endpoint, Scheme};
 use crate::failure::Reason;
+use crate::msg::Debt;
 use crate::transport::{DialError, PipeId};
-use crate::wire::{self, Envelope, FrameKind, Profile};
+use crate::wire::{self, Encoded, Envelope, FrameKind, Profile, Receipt};
 use hello::{Greeting, Hello, VERSION};
+use inflow::Inflow;
+use ledger::{Ledger, Ticket};
 
 /// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
 const FRAME: usize = 64 << 10;
@@ -34,6 +41,8 @@ const ACK_BYTES: usize = 1 << 20;
 /// Pause between plain messages on a pipe that the peer dialed. Default 1 ms: such a pipe drops what does not fit into its queue of two, and Python reads
 /// about 1,000 messages a second.
 const PACE: Duration = Duration::from_millis(1);
+/// Messages to one peer whose outcome is not known. Default 65,536: four mailboxes full, and about 16 MiB of memory.
+const OPEN: usize = 65_536;
 /// Frames on their way on a pipe that the peer dialed. 2: a third may be dropped by its queue.
 const UNDIALED_FRAMES: usize = 2;
 /// How long a Rust peer that has nothing to say may be silent before it is asked. Default 1 s: four tiny frames a second for a pair of idle routers.
@@ -53,7 +62,9 @@ pub(crate) enum Act {
     /// End a pipe.
     Close(PipeId),
     /// Tell the sender of a message that it was not delivered.
-    Lost(Box<Envelope>, Reason),
+    Lost(Ticket, Reason),
+    /// The outcome of a message is known where it was handled.
+    Settled(Debt),
     /// The peer is a Rust router of this incarnation, and reachable.
     Up(u64),
     /// The peer has not said that it is a Rust router: it is taken for a Python one.
@@ -91,6 +102,7 @@ pub(crate) struct Way {
 /// A message that a link did not take.
 #[derive(Debug)]
 pub(crate) struct NotTaken {
+    pub(crate) debt: Debt,
     pub(crate) reason: Reason,
     /// Only for want of room: it may be tried again when something has left.
     pub(crate) full: bool,
@@ -108,13 +120,10 @@ pub(crate) struct Link {
     tokens: u64,
     session: u64,
     queue: VecDeque<Queued>,
-    /// Plain messages sent to a peer that may turn out to be Rust, until it is known to have them.
-    early: Vec<Envelope>,
-    probing: bool,
-    next: u64,
-    unacked: VecDeque<Flight>,
+    ledger: Ledger,
     held: usize,
-    acks: BTreeMap<u64, u64>,
+    /// Sessions of the peer about which there is news to tell.
+    owed: HashMap<u64, Arc<Mutex<Inflow>>>,
     ack_due: Option<Instant>,
     ack_bytes: usize,
     orphaned: Option<Instant>,
@@ -154,19 +163,10 @@ enum Peer {
 
 struct Queued {
     envelope: Envelope,
+    debt: Debt,
     size: usize,
     /// Why it cannot go to a Python router; not asked where the peer is known.
     rust_only: Option<Reason>,
-}
-
-/// A frame's worth of numbered messages that the peer has not acknowledged.
-struct Flight {
-    first: u64,
-    bodies: Vec<Bytes>,
-    size: usize,
-    sent: bool,
-    /// Handed to a transport at least once: the peer may have it.
-    tried: bool,
 }
 
 impl Link {
@@ -183,12 +183,9 @@ impl Link {
             tokens: seed,
             session: scramble(seed),
             queue: VecDeque::new(),
-            early: Vec::new(),
-            probing: false,
-            next: 0,
-            unacked: VecDeque::new(),
+            ledger: Ledger::default(),
             held: 0,
-            acks: BTreeMap::new(),
+            owed: HashMap::new(),
             ack_due: None,
             ack_bytes: 0,
             orphaned: None,
@@ -224,16 +221,20 @@ impl Link {
         }
     }
 
-    /// Nothing waits, and nothing is on its way.
+    /// Nothing waits, and nothing is on its way; what was accepted may still be without an outcome.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty()
-            && self.unacked.is_empty()
+            && self.ledger.is_accepted()
             && !matches!(&self.pipe, Pipe::Open(open) if !open.control.is_empty())
     }
 
     /// Nothing is kept, and no pipe leads there.
     pub(crate) fn is_spent(&self) -> bool {
-        self.is_idle() && matches!(self.pipe, Pipe::None) && self.fallback.is_none() && self.orphaned.is_none()
+        self.is_idle()
+            && self.ledger.is_settled()
+            && matches!(self.pipe, Pipe::None)
+            && self.fallback.is_none()
+            && self.orphaned.is_none()
     }
 
     /// How long the present pipe has been open, towards a peer that may be Python.
@@ -245,18 +246,24 @@ impl Link {
     }
 
     /// Takes a message, and dials if need be. It comes back if it is too large, unreadable for a known Python peer, or for want of room.
-    pub(crate) fn push(&mut self, envelope: Envelope, now: Instant, acts: &mut Vec<Act>) -> Result<(), NotTaken> {
+    pub(crate) fn push(
+        &mut self,
+        envelope: Envelope,
+        debt: Debt,
+        now: Instant,
+        acts: &mut Vec<Act>,
+    ) -> Result<(), NotTaken> {
         let size = size_of(&envelope);
         if let Err((reason, full)) = self.admit(size) {
-            return Err(NotTaken { reason, full });
+            return Err(NotTaken { debt, reason, full });
         }
         let rust_only = if self.may_be_python() { self.barrier(&envelope) } else { None };
         if let (Peer::Python, Some(reason)) = (self.peer, &rust_only) {
             let reason = reason.clone();
-            return Err(NotTaken { reason, full: false });
+            return Err(NotTaken { debt, reason, full: false });
         }
         self.held += size;
-        self.queue.push_back(Queued { envelope, size, rust_only });
+        self.queue.push_back(Queued { envelope, debt, size, rust_only });
         self.connect(now, acts);
         self.pump(now, acts);
         Ok(())
@@ -322,10 +329,11 @@ impl Link {
         }
         self.pipe = Pipe::None;
         self.doubt();
-        for flight in &mut self.unacked {
-            flight.sent = false;
+        self.ledger.recall();
+        if self.peer == Peer::Unknown {
+            // Nobody is known who would say what came of them.
+            self.restart(&Reason::PeerLost, acts);
         }
-        self.lose_early(acts);
         match (&self.dial, self.peer) {
             (Some(endpoint), _) => acts.push(Act::Dial(endpoint.clone())),
             (None, Peer::Rust { .. }) => self.orphaned = Some(now + DEAD),
@@ -335,7 +343,8 @@ impl Link {
 
     /// Someone who can be answered on `way` says hello under this link's name.
     pub(crate) fn greeted(&mut self, greeting: &Greeting, way: Way, now: Instant, acts: &mut Vec<Act>) {
-        self.fallback = Some(way.clone());
+        // On a machine everybody can be dialed, and the pipes of others are only listened to.
+        self.fallback = Some(way.clone()).filter(|way| way.net.is_some());
         let Some(hello) = &greeting.hello else { return };
         self.meet(hello, acts);
         self.echo = Some(hello.token);
@@ -366,7 +375,6 @@ impl Link {
         if news {
             self.heard = now;
             self.looked = now;
-            self.probing = !self.early.is_empty();
             acts.push(Act::Up(incarnation));
         }
         self.pump(now, acts);
@@ -391,18 +399,12 @@ impl Link {
     pub(crate) fn bounced(&mut self, frame: &Bytes, now: Instant, acts: &mut Vec<Act>) {
         match wire::kind(frame) {
             FrameKind::Link => {
-                let first = wire::read_frame(frame).map(|(header, _)| header.first);
-                if let Some(flight) = self.unacked.iter_mut().find(|flight| Ok(flight.first) == first) {
-                    flight.sent = false;
-                    flight.tried = false;
+                if let Ok((header, _)) = wire::read_frame(frame) {
+                    self.ledger.bounced(header.first);
                 }
             }
             FrameKind::Message => match wire::read_message(frame, Profile::Rust) {
-                Ok(envelope) if hello::read(&envelope).is_none() => {
-                    let size = size_of(&envelope);
-                    self.held += size;
-                    self.queue.push_front(Queued { envelope, size, rust_only: None });
-                }
+                Ok(envelope) if hello::read(&envelope).is_none() => self.bounced_plain(envelope),
                 _ => {}
             },
         }
@@ -412,31 +414,25 @@ impl Link {
         }
     }
 
-    /// The peer has all messages of this session below `upto`.
-    pub(crate) fn acked(&mut self, upto: u64, now: Instant, acts: &mut Vec<Act>) {
-        // What was sent before the frame that this answers has come, too.
-        self.early.clear();
-        while let Some(flight) = self.unacked.front() {
-            if flight.first + flight.bodies.len() as u64 > upto || !flight.sent {
-                break;
-            }
-            self.held -= flight.size;
-            self.unacked.pop_front();
-        }
+    /// The peer says what has come of this session, and what is settled.
+    pub(crate) fn receipt(&mut self, receipt: &Receipt, now: Instant, acts: &mut Vec<Act>) {
+        let mut settled = Vec::new();
+        self.held -= self.ledger.receive(receipt, &mut settled);
+        acts.extend(settled.into_iter().filter(Option::is_some).map(Act::Settled));
         self.pump(now, acts);
     }
 
-    /// This side has all messages of the peer's session below `upto`, and says so with the next frame, or soon; at once if `urgent`.
-    pub(crate) fn owe_ack(
+    /// There is news about the peer's session: it is told with the next frame, or soon; at once if `urgent`.
+    pub(crate) fn owe(
         &mut self,
         session: u64,
-        upto: u64,
+        inflow: Arc<Mutex<Inflow>>,
         bytes: usize,
         urgent: bool,
         now: Instant,
         acts: &mut Vec<Act>,
     ) {
-        self.acks.insert(session, upto);
+        self.owed.insert(session, inflow);
         self.ack_bytes += bytes;
         let due = if urgent || self.ack_bytes >= ACK_BYTES { now } else { now + ACK_DELAY };
         self.ack_due = Some(self.ack_due.map_or(due, |before| before.min(due)));
@@ -473,8 +469,8 @@ impl Link {
             acts.push(Act::Close(pipe));
         }
         self.restart(&reason, acts);
-        for Queued { envelope, .. } in self.queue.drain(..) {
-            acts.push(Act::Lost(Box::new(envelope), reason.clone()));
+        for Queued { envelope, debt, .. } in self.queue.drain(..) {
+            acts.push(Act::Lost(ticket(envelope, debt), reason.clone()));
         }
         self.held = 0;
         self.peer = Peer::Unknown;
@@ -492,7 +488,8 @@ impl Link {
         if size > limit {
             return Err((Reason::TooLarge { size: size as u64, limit: limit as u64 }, false));
         }
-        if self.held > 0 && self.held + size > self.me.window {
+        let open = self.ledger.open() + self.queue.len();
+        if open >= OPEN || self.held > 0 && self.held + size > self.me.window {
             return Err((Reason::MailboxFull, true));
         }
         Ok(())
@@ -555,7 +552,11 @@ impl Link {
             acts.push(Act::Gone(Reason::PeerLost));
         }
         self.peer = Peer::Python;
-        self.early.clear();
+        // Python has taken what it was sent: nothing more will be heard of that.
+        let (open, freed) = self.ledger.end();
+        self.held -= freed;
+        self.session = scramble(self.session);
+        acts.extend(open.into_iter().map(|open| Act::Settled(open.ticket.debt)));
         acts.push(Act::Python);
     }
 
@@ -581,31 +582,30 @@ impl Link {
         }
     }
 
-    /// Reports plain messages that a Rust peer may not have received.
-    fn lose_early(&mut self, acts: &mut Vec<Act>) {
-        self.probing = false;
-        for envelope in self.early.drain(..) {
-            acts.push(Act::Lost(Box::new(envelope), Reason::PeerLost));
-        }
+    /// Reports what is open, with `unsent` where it cannot have been received, and begins a new session.
+    fn restart(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
+        let (open, freed) = self.ledger.end();
+        self.held -= freed;
+        acts.extend(open.into_iter().map(|open| {
+            let reason = if open.tried { &Reason::PeerLost } else { unsent };
+            Act::Lost(open.ticket, reason.clone())
+        }));
+        self.session = scramble(self.session);
+        self.owed.clear();
+        self.ack_due = None;
     }
 
-    /// Reports what is unacknowledged, with `unsent` where it cannot have been received, and begins a new session.
-    fn restart(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
-        self.lose_early(acts);
-        for flight in mem::take(&mut self.unacked) {
-            self.held -= flight.size;
-            let reason = if flight.tried { &Reason::PeerLost } else { unsent };
-            for body in flight.bodies {
-                match wire::read_message(&body, Profile::Rust) {
-                    Ok(envelope) => acts.push(Act::Lost(Box::new(envelope), reason.clone())),
-                    Err(refused) => tracing::error!(%refused, "a message that was kept cannot be read again"),
-                }
+    /// A message that travelled alone came back: a numbered one is still kept, another waits again.
+    fn bounced_plain(&mut self, mut envelope: Envelope) {
+        match wire::take_mark(&mut envelope.meta) {
+            Some((session, number)) if session == self.session => self.ledger.bounced(number),
+            Some(_) => {}
+            None => {
+                let size = size_of(&envelope);
+                self.held += size;
+                self.queue.push_front(Queued { envelope, debt: None, size, rust_only: None });
             }
         }
-        self.next = 0;
-        self.session = scramble(self.session);
-        self.acks.clear();
-        self.ack_due = None;
     }
 
     fn say_hello(&mut self) {
@@ -646,90 +646,95 @@ impl Link {
             self.judge(acts);
         }
         let Pipe::Open(open) = &mut self.pipe else { return None };
-        // What a lost pipe left unacknowledged comes before anything newer.
-        if !self.unacked.is_empty() || open.paced.is_some_and(|until| now < until) {
+        // What a lost pipe left unaccepted comes before anything newer.
+        if self.ledger.has_unsent() || open.paced.is_some_and(|until| now < until) {
             return None;
         }
-        while let Some(Queued { envelope, size, rust_only }) = self.queue.pop_front() {
-            match rust_only {
+        while let Some(queued) = self.queue.pop_front() {
+            match queued.rust_only {
                 Some(reason) if self.peer == Peer::Python => {
-                    self.held -= size;
-                    acts.push(Act::Lost(Box::new(envelope), reason));
+                    self.held -= queued.size;
+                    acts.push(Act::Lost(ticket(queued.envelope, queued.debt), reason));
                 }
-                Some(reason) => {
-                    self.queue.push_front(Queued { envelope, size, rust_only: Some(reason) });
+                Some(_) => {
+                    self.queue.push_front(queued);
                     return None;
                 }
                 None => {
-                    self.held -= size;
                     open.paced = open.way.accepted.then(|| now + PACE);
-                    if self.peer != Peer::Python {
-                        self.early.push(envelope.clone());
-                    }
-                    return Some(plain(envelope, open.way.net.as_ref()));
+                    return Some(self.send_plain(queued, acts));
                 }
             }
         }
         None
     }
 
+    /// The frame of one message; numbered and kept, if its peer may yet turn out to be a Rust router.
+    fn send_plain(&mut self, Queued { envelope, debt, size, .. }: Queued, acts: &mut Vec<Act>) -> Bytes {
+        let Pipe::Open(Open { way, .. }) = &self.pipe else { return Bytes::new() };
+        let mut marked = envelope.clone();
+        let kept = self.peer != Peer::Python && wire::mark(&mut marked.meta, self.session, self.ledger.next()).is_ok();
+        if kept {
+            let body = (framed(&envelope, way), ticket(envelope, debt));
+            self.ledger.book(vec![body], size, true);
+        } else {
+            self.held -= size;
+            acts.push(Act::Settled(debt));
+        }
+        plain(marked, way.net.as_ref())
+    }
+
     fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
         let Pipe::Open(open) = &self.pipe else { return None };
-        let on_their_way = self.unacked.iter().filter(|flight| flight.sent).count();
-        let may_send = !open.way.accepted || on_their_way < UNDIALED_FRAMES;
-        let index = match self.unacked.iter().position(|flight| !flight.sent) {
-            Some(index) if may_send => Some(index),
-            None if may_send && !self.queue.is_empty() => {
-                self.load();
-                Some(self.unacked.len() - 1)
-            }
-            _ => None,
-        };
-        let asks = mem::take(&mut self.probing) || now >= self.spoken + HEARTBEAT;
-        let probes = asks && index.is_none();
-        if index.is_none() && !probes && self.ack_due.is_none_or(|due| now < due) {
+        let may_send = !open.way.accepted || self.ledger.on_their_way() < UNDIALED_FRAMES;
+        if may_send && !self.ledger.has_unsent() && !self.queue.is_empty() {
+            self.load();
+        }
+        let loaded = may_send && self.ledger.has_unsent();
+        let heartbeat = now >= self.spoken + HEARTBEAT;
+        if !loaded && !heartbeat && self.ack_due.is_none_or(|due| now < due) {
             return None;
         }
         self.spoken = now;
-        Some(self.frame(index, probes))
+        Some(self.frame(loaded))
     }
 
     /// Moves messages from the queue into the next flight.
     fn load(&mut self) {
         let Pipe::Open(open) = &self.pipe else { return };
-        let mut flight = Flight { first: self.next, bodies: Vec::new(), size: 0, sent: false, tried: false };
-        while let Some(queued) =
-            self.queue.pop_front_if(|queued| flight.bodies.is_empty() || flight.size + queued.size <= FRAME)
-        {
-            flight.size += queued.size;
-            let net = open.way.net.as_ref().map(|_| &open.way.claimed);
-            flight.bodies.push(plain(queued.envelope, net));
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        while let Some(queued) = self.queue.pop_front_if(|queued| messages.is_empty() || bytes + queued.size <= FRAME) {
+            bytes += queued.size;
+            messages.push((framed(&queued.envelope, &open.way), ticket(queued.envelope, queued.debt)));
         }
-        self.next += flight.bodies.len() as u64;
-        self.unacked.push_back(flight);
+        self.ledger.book(messages, bytes, false);
     }
 
-    /// The frame of a flight, or of acknowledgements alone; one of neither asks for an acknowledgement.
-    fn frame(&mut self, index: Option<usize>, probes: bool) -> Bytes {
+    /// The frame of the first unsent flight, or of receipts alone; one of neither is a heartbeat.
+    fn frame(&mut self, loaded: bool) -> Bytes {
         let to = self.incarnation().unwrap_or_default();
-        let acks = if probes { BTreeMap::new() } else { mem::take(&mut self.acks) };
-        if !probes {
-            self.ack_due = None;
-            self.ack_bytes = 0;
-        }
-        let acks = acks.into_iter().collect();
-        let flight = index.and_then(|index| self.unacked.get_mut(index));
-        let (first, bodies) = match flight {
-            Some(flight) => {
-                flight.sent = true;
-                flight.tried = true;
-                (flight.first, flight.bodies.as_slice())
-            }
-            None => (self.next, &[][..]),
-        };
-        let header = wire::Header { from: self.me.incarnation, to, session: self.session, first, acks };
+        let owed = mem::take(&mut self.owed);
+        let receipts = owed.into_iter().map(|(session, inflow)| inflow.lock().receipt(session)).collect();
+        self.ack_due = None;
+        self.ack_bytes = 0;
+        let first = self.ledger.next();
+        let flight = if loaded { self.ledger.launch() } else { None };
+        let (first, bodies) = flight.map_or((first, &[][..]), |flight| (flight.first, flight.bodies.as_slice()));
+        let header = wire::Header { from: self.me.incarnation, to, session: self.session, first, receipts };
         wire::write_frame(&header, bodies)
     }
+}
+
+/// What is remembered of a message.
+fn ticket(mut envelope: Envelope, debt: Debt) -> Ticket {
+    envelope.contents = Encoded::null();
+    envelope.meta = Encoded::empty_struct();
+    Ticket { head: Box::new(envelope), debt }
+}
+
+/// A message as it stands in a frame: answers go to where this router listens.
+fn framed(envelope: &Envelope, way: &Way) -> Bytes {
+    plain(envelope.clone(), way.net.as_ref().map(|_| &way.claimed))
 }
 
 fn size_of(envelope: &Envelope) -> usize {

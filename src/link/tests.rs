@@ -32,12 +32,11 @@ impl Bench {
     /// A link that has sent its hello and been answered by incarnation 2.
     fn introduced() -> Self {
         let mut bench = Self::new(true);
-        bench.push(0).unwrap();
+        bench.link.reach(bench.now, &mut bench.acts);
         bench.open(false);
         bench.drain();
         bench.prove(2);
         bench.drain();
-        bench.link.acked(0, bench.now, &mut bench.acts);
         bench.acts.clear();
         bench
     }
@@ -56,7 +55,7 @@ impl Bench {
             contents,
             meta: Encoded::empty_struct(),
         };
-        self.link.push(envelope, self.now, &mut self.acts)
+        self.link.push(envelope, None, self.now, &mut self.acts)
     }
 
     fn open(&mut self, accepted: bool) -> PipeId {
@@ -71,6 +70,16 @@ impl Bench {
     fn prove(&mut self, incarnation: u64) {
         let hello = Hello { echo: self.link.token(), ..hello(incarnation) };
         self.link.proven(&hello, self.now, &mut self.acts);
+    }
+
+    /// The peer says that it has accepted, and settled, all below this number.
+    fn ack(&mut self, upto: u64) {
+        self.receipt(upto, upto);
+    }
+
+    fn receipt(&mut self, accepted: u64, settled: u64) {
+        let receipt = Receipt { session: self.link.session(), accepted, settled, beyond: Vec::new() };
+        self.link.receipt(&receipt, self.now, &mut self.acts);
     }
 
     fn after(&mut self, time: Duration) {
@@ -131,19 +140,26 @@ fn the_first_message_dials_and_follows_the_hello_at_once() {
 }
 
 #[test]
-fn a_message_sent_before_the_introduction_is_asked_after_and_reported_when_the_pipe_ends() {
-    for answered in [true, false] {
+fn a_message_sent_before_the_introduction_is_numbered_and_settled_like_the_others() {
+    for accepted in [true, false] {
         let mut bench = Bench::new(true);
         bench.push(1).unwrap();
         let pipe = bench.open(false);
-        bench.drain();
+        let mut first = wire::read_message(&bench.drain()[1], Profile::Rust).unwrap();
+        assert_eq!(wire::take_mark(&mut first.meta), Some((bench.link.session(), 0)));
         bench.prove(2);
-        assert!(bench.numbers().contains(&(0, 0)), "a frame of nothing asks");
-        if answered {
-            bench.link.acked(0, bench.now, &mut bench.acts);
+        bench.push(1).unwrap();
+        assert_eq!(bench.numbers(), [(1, 1)]);
+        if accepted {
+            bench.receipt(2, 0);
         }
         bench.link.closed(pipe, bench.now, &mut bench.acts);
-        assert_eq!(bench.lost().len(), usize::from(!answered));
+        bench.open(false);
+        bench.drain();
+        bench.prove(2);
+        assert_eq!(bench.numbers(), if accepted { vec![] } else { vec![(0, 1), (1, 1)] });
+        bench.prove(3);
+        assert_eq!(bench.lost(), [Reason::PeerLost, Reason::PeerLost], "accepted is not settled");
     }
 }
 
@@ -154,7 +170,7 @@ fn an_introduced_peer_is_sent_numbered_messages() {
     bench.push(1).unwrap();
     assert_eq!(bench.numbers(), [(0, 1), (1, 1)]);
     assert!(!bench.link.is_idle());
-    bench.link.acked(2, bench.now, &mut bench.acts);
+    bench.ack(2);
     assert!(bench.link.is_idle());
 }
 
@@ -186,7 +202,7 @@ fn what_python_cannot_read_waits_for_the_introduction() {
     let lost = bench.lost();
     assert!(matches!(&lost[..], [Reason::NotEncodable(what)] if what.contains("blob at contents")), "{lost:?}");
     let refused = bench.push_contents(blob).unwrap_err();
-    assert!(matches!(refused, NotTaken { reason: Reason::NotEncodable(_), full: false }));
+    assert!(matches!(refused, NotTaken { reason: Reason::NotEncodable(_), full: false, .. }));
 }
 
 #[test]
@@ -196,10 +212,10 @@ fn the_window_is_a_bound_and_one_larger_message_travels_alone() {
     let refused = bench.push(9_000).unwrap_err();
     assert!(refused.full);
     let sent: usize = bench.numbers().iter().map(|(_, count)| count).sum();
-    bench.link.acked(sent as u64, bench.now, &mut bench.acts);
+    bench.ack(sent as u64);
     assert!(bench.push(9_000).is_ok());
     let refused = bench.push(30_000).unwrap_err();
-    assert!(matches!(refused, NotTaken { reason: Reason::TooLarge { limit: 20_000, .. }, full: false }));
+    assert!(matches!(refused, NotTaken { reason: Reason::TooLarge { limit: 20_000, .. }, full: false, .. }));
 }
 
 #[test]
@@ -209,7 +225,7 @@ fn a_cut_pipe_is_dialed_again_and_only_the_unacknowledged_comes_again() {
         bench.push(1).unwrap();
         bench.drain();
     }
-    bench.link.acked(1, bench.now, &mut bench.acts);
+    bench.ack(1);
     bench.link.closed(PipeId(1), bench.now, &mut bench.acts);
     assert_eq!(bench.dials(), 1);
     bench.push(1).unwrap();
@@ -279,7 +295,13 @@ fn a_python_router_at_the_endpoint_of_a_rust_one_gets_no_frames() {
 #[test]
 fn a_pipe_that_the_peer_dialed_has_two_frames_on_their_way_and_plain_ones_paced() {
     let mut bench = Bench::new(false);
-    let way = Way { pipe: PipeId(9), accepted: true, claimed: "tcp://a:1".into(), listens: false, net: None };
+    let way = Way {
+        pipe: PipeId(9),
+        accepted: true,
+        claimed: "tcp://a:1".into(),
+        listens: false,
+        net: Some("tcp://a:1".into()),
+    };
     let greeting = Greeting { claimed: PEER.into(), hello: None };
     bench.link.greeted(&greeting, way.clone(), bench.now, &mut bench.acts);
     bench.push(1).unwrap();
@@ -292,33 +314,38 @@ fn a_pipe_that_the_peer_dialed_has_two_frames_on_their_way_and_plain_ones_paced(
     bench.link.greeted(&greeting, way, bench.now, &mut bench.acts);
     bench.prove(2);
     bench.drain();
-    bench.link.acked(0, bench.now, &mut bench.acts);
+    bench.ack(2);
     let mut sent = Vec::new();
     for _ in 0..5 {
         bench.push(1).unwrap();
         sent.extend(bench.numbers());
     }
-    assert_eq!(sent, [(0, 1), (1, 1)]);
-    bench.link.acked(1, bench.now, &mut bench.acts);
-    assert_eq!(bench.numbers(), [(2, 3)], "the others waited and share the next");
+    assert_eq!(sent, [(2, 1), (3, 1)]);
+    bench.ack(3);
+    assert_eq!(bench.numbers(), [(4, 3)], "the others waited and share the next");
 }
 
 #[test]
-fn an_acknowledgement_travels_with_a_message_or_after_a_moment() {
+fn a_receipt_travels_with_a_message_or_after_a_moment() {
     let mut bench = Bench::introduced();
-    bench.link.owe_ack(77, 5, 10, false, bench.now, &mut bench.acts);
+    let inflow = Arc::new(Mutex::new(Inflow::default()));
+    let owe = |bench: &mut Bench, urgent| {
+        inflow.lock().receive(0, 5);
+        bench.link.owe(77, inflow.clone(), 10, urgent, bench.now, &mut bench.acts);
+    };
+    owe(&mut bench, false);
     assert!(bench.drain().is_empty());
     bench.push(1).unwrap();
     let (header, _) = wire::read_frame(&bench.drain()[0]).unwrap();
-    assert_eq!(header.acks, [(77, 5)]);
+    assert_eq!((header.receipts[0].session, header.receipts[0].accepted), (77, 5));
 
-    bench.link.owe_ack(77, 6, 10, false, bench.now, &mut bench.acts);
+    owe(&mut bench, false);
     assert_eq!(bench.link.deadline(), Some(bench.now + ACK_DELAY));
     bench.after(ACK_DELAY);
     let (header, messages) = wire::read_frame(&bench.drain()[0]).unwrap();
-    assert_eq!((header.acks, messages.len()), (vec![(77, 6)], 0));
+    assert_eq!((header.receipts.len(), messages.len()), (1, 0));
 
-    bench.link.owe_ack(77, 7, 10, true, bench.now, &mut bench.acts);
+    owe(&mut bench, true);
     assert_eq!(bench.drain().len(), 1, "urgent");
 }
 

@@ -13,12 +13,6 @@ use crate::addr::Endpoint;
 use crate::router::switch::Switch;
 use crate::transport::{EventSink, ListenError, Transport};
 
-/// How long a Python router is given to read our hello before its connection ends. Default 300 ms: one that reads it later ends its
-/// main loop.
-const LINGER: Duration = Duration::from_millis(300);
-/// Pause between looks at whether everything has been sent. Default 2 ms.
-const LOOK: Duration = Duration::from_millis(2);
-
 pub(crate) struct Bridge {
     switch: Arc<Switch>,
     transport: Arc<dyn Transport>,
@@ -76,7 +70,7 @@ impl Handler<Listen> for Bridge {
     }
 }
 
-/// Send what is waiting, for at most so long, and end every connection.
+/// Ends every connection, waiting at most so long for what is on its way.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
 pub(crate) struct CloseDown(pub(crate) Duration);
@@ -85,14 +79,9 @@ impl Handler<CloseDown> for Bridge {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, CloseDown(limit): CloseDown, _: &mut Context<Self>) -> ResponseFuture<()> {
-        let (switch, transport) = (self.switch.clone(), self.transport.clone());
+        let transport = self.transport.clone();
         Box::pin(async move {
-            let deadline = Instant::now() + limit;
-            while !switch.is_drained(LINGER) && Instant::now() < deadline {
-                tokio::time::sleep(LOOK).await;
-            }
-            let left = deadline.saturating_duration_since(Instant::now()).max(LINGER);
-            let closing = tokio::task::spawn_blocking(move || transport.shutdown(left));
+            let closing = tokio::task::spawn_blocking(move || transport.shutdown(limit));
             if closing.await.is_err() {
                 tracing::error!("the transport panicked while it closed");
             }

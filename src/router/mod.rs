@@ -8,6 +8,7 @@ pub(crate) mod switch;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 
@@ -31,6 +32,13 @@ const FOLDER: &str = "/tmp";
 pub const FOLDER_VARIABLE: &str = "VLM_FOLDER";
 /// The file name of the hub of a machine.
 const HUB: &str = "hub_1";
+
+/// How long a Python router is given to read our hello before its connection ends. Default 300 ms: one that reads it later ends its main loop.
+const LINGER: Duration = Duration::from_millis(300);
+/// How long a router that ends waits for the reports of its agents to leave. Default 500 ms: they are small, and most links take them at once.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Pause between looks at whether a router has come to rest. Default 2 ms.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// A running router; cheap to clone. It runs until [`shutdown`](Router::shutdown) or the end of its actix System, also when every clone is dropped.
 #[derive(Clone)]
@@ -115,7 +123,8 @@ impl Router {
         self.switch.counters.read()
     }
 
-    /// Refuses new messages, sends what is waiting for at most [`Limits::shutdown`], tells the senders of the rest, stops every agent and ends every connection.
+    /// Refuses new messages, lets agents deal with those they have for at most [`Limits::shutdown`], stops every agent, tells the senders of the rest, and ends every
+    /// connection.
     pub async fn shutdown(&self) {
         if self.actor.send(Shutdown).await.is_err() {
             tracing::debug!("the router had been stopped");
@@ -329,13 +338,26 @@ impl Handler<Shutdown> for RouterActor {
             // The goodbye is on its way before nothing is taken any more. A directory that has ended has nothing to say.
             let _ = directory.send(Wake).await;
             switch.enter_stage(Stage::Draining);
+            until(switch.limits.shutdown, || switch.is_drained(LINGER) && switch.is_handled()).await;
+            // Stopped agents report what was left in their mailboxes: those reports go out, too.
+            let ports = switch.stop_ports();
+            until(LAST_WORDS, || ports.iter().all(|port| port.is_empty())).await;
+            until(LAST_WORDS, || switch.is_drained(LINGER)).await;
             if let Some(bridge) = bridge
-                && bridge.send(CloseDown(switch.limits.shutdown)).await.is_err()
+                && bridge.send(CloseDown(LAST_WORDS)).await.is_err()
             {
                 tracing::error!("the transport actor ended before its router");
             }
-            switch.stop();
+            switch.end();
         })
+    }
+}
+
+/// Waits until something is so, at most for `limit`.
+async fn until(limit: Duration, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !is_so() && Instant::now() < deadline {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -11,7 +11,8 @@
 //! # Not promised
 //!
 //! `Sent` says that the next frame may be handed over, not that the peer has this one. A pipe that ends loses what was on its way.
-//! On an *accepted* pipe more than two frames on their way may be dropped without a word: whoever sends there must wait for the peer's word in between.
+//! On an *accepted* pipe more than two frames on their way may be dropped without a word: whoever sends there must wait for the
+//! peer's word in between. On an accepted *ipc* pipe nothing should be sent at all ([`nng`] says why): dial the peer.
 
 pub mod memory;
 pub mod nng;
@@ -40,7 +41,8 @@ pub trait Transport: Send + Sync + 'static {
     /// Says why nobody can listen there; an existing file that is not a socket is left as it is.
     fn listen(&self, at: &Endpoint) -> Result<Endpoint, ListenError>;
 
-    /// Starts one attempt to connect. It ends in exactly one `Opened` or `DialFailed` for the pipe returned, also when it is closed before.
+    /// Starts one attempt to connect. It ends in exactly one `Opened` or `DialFailed` for the pipe returned, also when it is closed
+    /// before. That may be told before this returns.
     fn dial(&self, to: &Endpoint) -> PipeId;
 
     /// Hands a frame over. One frame per pipe is taken at a time; the next after its `Sent`.
@@ -50,10 +52,12 @@ pub trait Transport: Send + Sync + 'static {
     /// Gives the frame back: the previous one is still on its way, or the pipe is gone.
     fn send(&self, pipe: PipeId, frame: Bytes) -> Result<(), SendError>;
 
-    /// Ends a pipe, now or when it is safe. `Closed` follows, unless it has been told already.
+    /// Ends a pipe. `Closed` follows, or `DialFailed` if it was not opened yet, unless the end has been told already; nothing else is
+    /// told of it any more. The peer learns of it when closing is safe.
     fn close(&self, pipe: PipeId);
 
-    /// Ends everything: no listening, no pipes, no socket files, no events afterwards. Waits at most `limit` for what is on its way.
+    /// Ends everything: no listening, no pipes, no socket files, no events afterwards. Waits at most `limit` for what is on its way,
+    /// and a moment for the closing itself. May be called from a sink, and twice.
     fn shutdown(&self, limit: Duration);
 }
 

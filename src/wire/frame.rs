@@ -1,7 +1,7 @@
 //! A frame between two Rust routers: a header, and any number of messages as each would be alone.
 //!
-//! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the number of the first message, the acknowledgements as
-//! a list of session and number in turn, then each message as a blob. Nothing in it needs a symbol table.
+//! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the number of the first message, the receipts as a
+//! list of lists of numbers, then each message as a blob. Nothing in it needs a symbol table.
 
 use bytes::Bytes;
 
@@ -10,8 +10,8 @@ use super::refused::{Fault, Refused, RefusedKind};
 
 /// The schema of a frame of messages. The digit is the version of its layout.
 const SCHEMA: &str = "L1";
-/// Acknowledgements in one frame. Default 1,024 sessions: two routers have two or three.
-const MAX_ACKS: usize = 1024;
+/// Receipts in one frame, and ranges in one receipt. Default 1,024: two routers have two or three sessions, and tell 64 ranges.
+const MAX_RECEIPTS: usize = 1024;
 
 /// What kind of frame came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,21 @@ pub struct Header {
     pub session: u64,
     /// The number of the first message here.
     pub first: u64,
-    /// Of each session of the receiver: all messages below this number have come.
-    pub acks: Vec<(u64, u64)>,
+    /// What has come of the receiver's sessions.
+    pub receipts: Vec<Receipt>,
+}
+
+/// What one router has of another's session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The session.
+    pub session: u64,
+    /// All messages below this number have come.
+    pub accepted: u64,
+    /// All messages below this number are settled: handled, or their senders told why not.
+    pub settled: u64,
+    /// Beyond: the first and, exclusive, the last of further settled ranges.
+    pub beyond: Vec<(u64, u64)>,
 }
 
 /// Tells frames of messages from single messages by their first bytes.
@@ -51,18 +64,17 @@ pub fn kind(frame: &[u8]) -> FrameKind {
 #[must_use]
 pub fn write_frame(header: &Header, messages: &[Bytes]) -> Bytes {
     let size: usize = messages.iter().map(|message| message.len() + 8).sum();
-    let mut out = Vec::with_capacity(size + 64 + header.acks.len() * 20);
+    let mut out = Vec::with_capacity(size + 64 + header.receipts.len() * 40);
     out.extend_from_slice(&MARKER);
     ion::write_string(SCHEMA, &mut out);
     for number in [header.from, header.to, header.session, header.first] {
         ion::write_uint(number, &mut out);
     }
-    let acks = ion::open(Container::List, &mut out);
-    for (session, upto) in &header.acks {
-        ion::write_uint(*session, &mut out);
-        ion::write_uint(*upto, &mut out);
+    let receipts = ion::open(Container::List, &mut out);
+    for receipt in &header.receipts {
+        write_receipt(receipt, &mut out);
     }
-    ion::close(acks, &mut out);
+    ion::close(receipts, &mut out);
     for message in messages {
         ion::write_blob(message, &mut out);
     }
@@ -99,7 +111,7 @@ fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Vec<Bytes>), 
     }
     let (from, to) = (number(reader)?, number(reader)?);
     let (session, first) = (number(reader)?, number(reader)?);
-    let header = Header { from, to, session, first, acks: acks(reader)? };
+    let header = Header { from, to, session, first, receipts: receipts(reader)? };
     let mut messages = Vec::new();
     while !reader.is_at_end() {
         let value = reader.value()?.ok_or(Malformed(&"padding after the last message"))?;
@@ -120,20 +132,46 @@ fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
     }
 }
 
-fn acks(reader: &mut Reader<'_>) -> Result<Vec<(u64, u64)>, Malformed> {
-    let list = reader.value()?.ok_or(Malformed(&"a header without acknowledgements"))?;
-    if list.header.kind != Kind::List {
-        return Err(Malformed(&"acknowledgements are a list"));
+fn write_receipt(receipt: &Receipt, out: &mut Vec<u8>) {
+    let list = ion::open(Container::List, out);
+    let beyond = receipt.beyond.iter().flat_map(|(from, upto)| [*from, *upto]);
+    for number in [receipt.session, receipt.accepted, receipt.settled].into_iter().chain(beyond) {
+        ion::write_uint(number, out);
     }
-    let mut items = Reader::new(list.body);
-    let mut acks = Vec::new();
+    ion::close(list, out);
+}
+
+fn receipts(reader: &mut Reader<'_>) -> Result<Vec<Receipt>, Malformed> {
+    let mut items = list(reader)?;
+    let mut receipts = Vec::new();
     while !items.is_at_end() {
-        if acks.len() >= MAX_ACKS {
-            return Err(Malformed(&"more acknowledgements than sessions can be"));
+        if receipts.len() >= MAX_RECEIPTS {
+            return Err(Malformed(&"more receipts than sessions can be"));
         }
-        acks.push((number(&mut items)?, number(&mut items)?));
+        receipts.push(receipt(&mut items)?);
     }
-    Ok(acks)
+    Ok(receipts)
+}
+
+fn receipt(reader: &mut Reader<'_>) -> Result<Receipt, Malformed> {
+    let mut items = list(reader)?;
+    let (session, accepted, settled) = (number(&mut items)?, number(&mut items)?, number(&mut items)?);
+    let mut beyond = Vec::new();
+    while !items.is_at_end() {
+        if beyond.len() >= MAX_RECEIPTS {
+            return Err(Malformed(&"more ranges than a receipt has"));
+        }
+        beyond.push((number(&mut items)?, number(&mut items)?));
+    }
+    Ok(Receipt { session, accepted, settled, beyond })
+}
+
+fn list<'a>(reader: &mut Reader<'a>) -> Result<Reader<'a>, Malformed> {
+    let list = reader.value()?.ok_or(Malformed(&"a header without receipts"))?;
+    if list.header.kind != Kind::List {
+        return Err(Malformed(&"receipts are lists"));
+    }
+    Ok(Reader::new(list.body))
 }
 
 #[cfg(test)]
@@ -141,8 +179,18 @@ mod tests {
     use super::*;
     use crate::wire::{Profile, read_message};
 
+    fn told(session: u64, beyond: &[(u64, u64)]) -> Receipt {
+        Receipt { session, accepted: 70_000, settled: 8, beyond: beyond.to_vec() }
+    }
+
     fn sample() -> (Header, Vec<Bytes>) {
-        let header = Header { from: 7, to: u64::MAX >> 1, session: 300, first: 0, acks: vec![(1, 2), (3, 70_000)] };
+        let header = Header {
+            from: 7,
+            to: u64::MAX >> 1,
+            session: 300,
+            first: 0,
+            receipts: vec![told(1, &[]), told(3, &[(9, 12)])],
+        };
         (header, vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from(vec![7; 5000])])
     }
 

@@ -18,7 +18,7 @@ async def main():
     loop = asyncio.get_running_loop()
 
     async def arrived(msg):
-        return [VLM.IGNORE_UNHANDLED_REPLIES, VLM.HANDLE_PING]
+        return [VLM.HANDLE_PING, VLM.HANDLE_DOES_NOT_UNDERSTAND]
 
     conn = router.newConnection(arrived)
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use vlmessaging::Router;
 
-use crate::peer::{AddOne, Folder, Peer, add_one_twenty_times, free_tcp, python_adds_one_twenty_times, python_hub};
+use crate::peer::{
+    AddOne, Folder, Peer, add_one_twenty_times, free_tcp, over_tcp, python_adds_one_twenty_times, python_hub, until,
+};
 
 /// What Python's rounds take to bring an entry through: its pauses double from 50 ms.
 const ROUNDS: Duration = Duration::from_secs(10);
@@ -88,7 +90,7 @@ async fn an_entry_of_a_killed_python_agent_is_gone_from_a_rust_hub() {
 
     agent.kill();
 
-    crate::peer::until("the entry is gone", async || conn.find("AddOneAgent").all().is_empty()).await;
+    until("the entry is gone", async || conn.find("AddOneAgent").all().is_empty()).await;
     router.shutdown().await;
 }
 
@@ -104,7 +106,7 @@ async fn python_finds_a_rust_agent_through_a_rust_tcp_hub() {
 
     let found = client.find("AddOneAgent").await;
 
-    assert_eq!(found, crate::peer::over_tcp(&agent.addr(), &hub));
+    assert_eq!(found, over_tcp(&agent.addr(), &hub));
     python_adds_one_twenty_times(&mut client, &found).await;
     client.end().await;
     router.shutdown().await;
@@ -165,4 +167,44 @@ async fn a_rust_router_that_listens_finds_a_python_agent_through_a_python_tcp_hu
     add_one_twenty_times(&conn, &found.addr).await;
     router.shutdown().await;
     agent.end().await;
+}
+
+#[actix::test]
+async fn python_comes_back_to_a_rust_hub_that_was_restarted() {
+    let folder = Folder::new();
+    let (builder, hub) = folder.hub(Router::machine());
+    let first = builder.start().await.unwrap();
+    let agent = Peer::agent(&["--hub", &hub, "--service", "AddOneAgent", "--entry-vnet", "local"]).await;
+    first.connect().find("AddOneAgent").first_within(ROUNDS).await.unwrap();
+    first.shutdown().await;
+
+    let second = folder.hub(Router::machine()).0.start().await.unwrap();
+    let conn = second.connect();
+    let found = conn.find("AddOneAgent").first_within(ROUNDS).await.unwrap();
+
+    assert_eq!(found.addr, agent.addr);
+    add_one_twenty_times(&conn, &found.addr).await;
+    second.shutdown().await;
+    agent.end().await;
+}
+
+#[actix::test]
+async fn rust_joins_a_python_hub_again_that_was_killed_and_restarted() {
+    let folder = Folder::new();
+    let hub = python_hub();
+    let options = ["--hub-listen", &hub, "--service", "AddOneAgent", "--entry-vnet", "local"];
+    let mut first = Peer::agent(&options).await;
+    let router = folder.router(Router::machine()).join(hub.as_str()).start().await.unwrap();
+    let conn = router.connect();
+    conn.find("AddOneAgent").first_within(ROUNDS).await.unwrap();
+    first.kill();
+    until("the entry is gone", async || conn.find("AddOneAgent").all().is_empty()).await;
+
+    let second = Peer::agent(&options).await;
+    let found = conn.find("AddOneAgent").first_within(ROUNDS).await.unwrap();
+
+    assert_eq!(found.addr, second.addr);
+    add_one_twenty_times(&conn, &found.addr).await;
+    router.shutdown().await;
+    second.end().await;
 }

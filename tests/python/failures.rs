@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use vlmessaging::{Reason, RequestError, Router};
 
-use crate::peer::{AddOne, Folder, LIMIT, Peer, add_one_twenty_times, python_adds_one_twenty_times};
+use crate::peer::{AddOne, Folder, LIMIT, Peer, add_one_twenty_times, free_tcp, python_adds_one_twenty_times, until};
 
 /// Far longer than any failure may take to be told.
 const LONG: Duration = Duration::from_secs(60);
@@ -29,47 +29,75 @@ async fn a_subject_that_a_python_agent_does_not_understand_ends_the_request_at_o
 
 #[actix::test]
 async fn a_request_to_a_killed_python_process_fails_at_once() {
-    let folder = Folder::new();
-    let router = folder.router(Router::machine()).start().await.unwrap();
-    let mut agent = Peer::agent(&[]).await;
-    let conn = router.connect();
-    add_one_twenty_times(&conn, &agent.addr).await;
-    let waiting = actix::spawn({
-        let (conn, to) = (conn.clone(), agent.addr.clone());
-        async move { conn.request(&to, "SILENCE", (), LONG).await }
-    });
-    // The answer to a later message says that Python has had the one before.
-    conn.request(&agent.addr, "ADD_ONE", 1, LIMIT).await.unwrap();
+    for options in [&[][..], &["--mode", "network", "--net-listen", &free_tcp()]] {
+        let folder = Folder::new();
+        let router = folder.router(Router::network()).start().await.unwrap();
+        let mut agent = Peer::agent(options).await;
+        let conn = router.connect();
+        add_one_twenty_times(&conn, &agent.addr).await;
+        let waiting = actix::spawn({
+            let (conn, to) = (conn.clone(), agent.addr.clone());
+            async move { conn.request(&to, "SILENCE", (), LONG).await }
+        });
+        // Only the silent one waits by now: Python has had it before the one that it answers here.
+        conn.request(&agent.addr, "ADD_ONE", 1, LIMIT).await.unwrap();
 
-    let killed = Instant::now();
-    agent.kill();
-    let of_waiting = waiting.await.unwrap();
-    let told_after = killed.elapsed();
-    let of_later = conn.request(&agent.addr, "ADD_ONE", 1, LONG).await;
+        let killed = Instant::now();
+        agent.kill();
+        let of_waiting = waiting.await.unwrap();
+        let told_after = killed.elapsed();
+        let of_later = conn.request(&agent.addr, "ADD_ONE", 1, LONG).await;
 
-    assert_eq!(reason(of_waiting), Reason::PeerLost);
-    assert!(matches!(reason(of_later), Reason::DialFailed(_)));
-    assert!(told_after < Duration::from_secs(1), "told after {told_after:?}");
-    router.shutdown().await;
+        assert_eq!(reason(of_waiting), Reason::PeerLost);
+        assert!(matches!(reason(of_later), Reason::DialFailed(_)));
+        assert!(told_after < Duration::from_secs(1), "told after {told_after:?}");
+        router.shutdown().await;
+    }
 }
 
 #[actix::test]
 async fn a_message_from_python_to_nobody_is_reported_and_python_lives_on() {
+    for mode in ["machine", "network"] {
+        let folder = Folder::new();
+        let router = folder.router(Router::network()).listen("tcp://127.0.0.1:0").start().await.unwrap();
+        let mut agent = router.spawn(AddOne).addr();
+        agent.net = router.net_addr(0).net.filter(|_| mode == "network");
+        let nobody = agent.with_connection(4711);
+        let mut client = Peer::client(&["--mode", mode]).await;
+        client.meet(&agent).await;
+
+        let asked =
+            json!({"do": "ask", "to": nobody, "subject": "ADD_ONE", "contents": 1, "also": ["MSG_NOT_DELIVERED"]});
+        let told = client.tell(asked).await["replies"][0].take();
+        // Without the subject named, Python hears of it in its handler.
+        let unnamed = client.tell(json!({"do": "ask", "to": nobody, "subject": "ADD_ONE", "within": 100})).await;
+
+        assert_eq!(told, json!({"subject": "MSG_NOT_DELIVERED", "contents": nobody}));
+        assert_eq!(unnamed, json!({"replies": [null]}));
+        python_adds_one_twenty_times(&mut client, &agent).await;
+        client.end().await;
+        router.shutdown().await;
+    }
+}
+
+#[actix::test]
+async fn a_python_directory_that_pings_agents_here_and_gone_lives_on() {
     let folder = Folder::new();
-    let router = folder.router(Router::machine()).start().await.unwrap();
-    let agent = router.spawn(AddOne).addr();
-    let nobody = agent.with_connection(4711);
-    let mut client = Peer::client(&[]).await;
-    client.meet(&agent).await;
+    let (builder, hub) = folder.hub(Router::machine());
+    let router = builder.start().await.unwrap();
+    let (here, gone) = (router.spawn(AddOne), router.spawn(AddOne));
+    let _entry = here.register("Here").await.unwrap();
+    let going = gone.register("Gone").await.unwrap();
+    let mut client = Peer::client(&["--hub", &hub, "--heartbeat", "3000"]).await;
+    client.find("Here").await;
+    client.find("Gone").await;
+    drop(going);
+    gone.stop();
 
-    let asked = json!({"do": "ask", "to": nobody, "subject": "ADD_ONE", "contents": 1, "also": ["MSG_NOT_DELIVERED"]});
-    let told = client.tell(asked).await["replies"][0].take();
-    // Without the subject named, Python hears of it in its handler.
-    let unnamed = client.tell(json!({"do": "ask", "to": nobody, "subject": "ADD_ONE", "within": 100})).await;
+    // To the ping's answer Python says that it does not understand it, as it does to the report.
+    until("both have been pinged", async || router.stats().undelivered == 1 && router.stats().late_replies == 1).await;
 
-    assert_eq!(told, json!({"subject": "MSG_NOT_DELIVERED", "contents": nobody}));
-    assert_eq!(unnamed, json!({"replies": [null]}));
-    python_adds_one_twenty_times(&mut client, &agent).await;
+    python_adds_one_twenty_times(&mut client, &here.addr()).await;
     client.end().await;
     router.shutdown().await;
 }

@@ -9,6 +9,7 @@ goes to standard error.
     --hub-listen EP             be the hub there
     --net-listen EP             listen on tcp there
     --vnet NAME                 serve that vnet on the network
+    --heartbeat MS              when the directory pings whom it knows of; 10,000 if not said
     --stuck-dials N             provoke the package's dial race: it forgets the first N ipc connections that it makes
 """
 import argparse
@@ -36,6 +37,7 @@ def options():
     parser.add_argument("--vnet", action="append", default=[])
     parser.add_argument("--hub-listen", default=Missing)
     parser.add_argument("--net-listen", default=Missing)
+    parser.add_argument("--heartbeat", type=int, default=Missing)
     parser.add_argument("--stuck-dials", type=int, default=0)
     return parser
 
@@ -112,7 +114,7 @@ async def start(args):
     stick_dials(args.stuck_dials)
     router = Router(mode=VLM.NETWORK_MODE if args.mode == "network" else VLM.MACHINE_MODE)
     Directory(router, vnets=args.vnet, hubListen=args.hub_listen, hubs=args.hub, netListen=args.net_listen,
-              netHubs=args.net_hub)
+              netHubs=args.net_hub, heartbeatEntriesTimeout=args.heartbeat)
     wanted = [endpoint for endpoint in (args.hub_listen, args.net_listen) if endpoint]
     while not all(endpoint in router._mEps + router._nEps for endpoint in wanted):
         await asyncio.sleep(0.01)

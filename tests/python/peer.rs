@@ -71,11 +71,6 @@ impl Peer {
         self.next_line().await
     }
 
-    /// Has a client ask once; null if nobody answered.
-    pub(crate) async fn ask(&mut self, to: &Addr, subject: &str, contents: Value) -> Value {
-        self.tell(json!({"do": "ask", "to": to, "subject": subject, "contents": contents})).await["replies"][0].take()
-    }
-
     /// Has a client make the connection to an address that answers, and says how many tries that took.
     pub(crate) async fn meet(&mut self, to: &Addr) -> u64 {
         let met = self.tell(json!({"do": "meet", "to": to, "within": 10_000})).await["tries"].as_u64();
@@ -104,11 +99,8 @@ impl Peer {
     }
 
     async fn next_line(&mut self) -> Value {
-        match tokio::time::timeout(PATIENCE, self.lines.recv()).await {
-            Ok(Some(line)) => line,
-            Ok(None) => panic!("the Python process ended without a word"),
-            Err(_) => panic!("the Python process says nothing"),
-        }
+        let line = tokio::time::timeout(PATIENCE, self.lines.recv()).await.expect("the Python process says something");
+        line.expect("the Python process says something before it ends")
     }
 }
 
@@ -149,9 +141,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir(&self.0)
-            && !thread::panicking()
-        {
+        if thread::panicking() {
+            // The router was not shut down: its sockets go with the folder, as far as they can.
+            let _ = std::fs::remove_dir_all(&self.0);
+        } else if let Err(error) = std::fs::remove_dir(&self.0) {
             panic!("a socket outlived its router: {error}");
         }
     }

@@ -1,9 +1,12 @@
 //! What Python cannot read never reaches it: its router would die of it.
 
+use actix::{Actor, Context, Handler};
 use serde::{Serialize, Serializer};
-use vlmessaging::{Contents, IntoContents, Reason, RequestError, Router, Value};
+use serde_json::json;
+use tokio::sync::mpsc;
+use vlmessaging::{Agent, Contents, Handled, IntoContents, Msg, Reason, RequestError, Router, Value};
 
-use crate::peer::{Folder, LIMIT, Peer, add_one_twenty_times, element};
+use crate::peer::{Folder, LIMIT, Peer, add_one_twenty_times, element, python_adds_one_twenty_times};
 
 /// Serialized as bytes, which Ion calls a blob.
 struct Bytes;
@@ -32,7 +35,7 @@ fn unreadable() -> Vec<(Contents, &'static str)> {
     ]
 }
 
-fn assert_names(refused: Result<vlmessaging::Msg, RequestError>, named: &str) {
+fn assert_names(refused: Result<Msg, RequestError>, named: &str) {
     let reason = match refused {
         Err(RequestError::NotSent(error)) => error.reason,
         Err(RequestError::NotDelivered(error)) => error.reason,
@@ -60,18 +63,46 @@ async fn what_python_cannot_read_is_refused_by_name_before_it_is_sent() {
     agent.end().await;
 }
 
+/// Answers BLOB with one, and passes on why that was not delivered.
+struct Careless(mpsc::UnboundedSender<Reason>);
+
+impl Actor for Careless {
+    type Context = Context<Self>;
+}
+
+impl Agent for Careless {}
+
+impl Handler<Msg> for Careless {
+    type Result = Handled;
+
+    fn handle(&mut self, msg: Msg, _: &mut Context<Self>) -> Handled {
+        match (msg.subject(), msg.not_delivered()) {
+            ("BLOB", _) => msg.reply(Bytes),
+            (_, Some(failure)) => {
+                self.0.send(failure.reason).expect("the test waits for it");
+                msg.handled()
+            }
+            ("ADD_ONE", None) => msg.answer(|n: i64| n + 1),
+            _ => msg.unhandled(),
+        }
+    }
+}
+
 #[actix::test]
-async fn an_answer_that_python_cannot_read_is_not_sent() {
+async fn an_answer_that_python_cannot_read_is_not_sent_and_the_agent_is_told() {
     let folder = Folder::new();
     let router = folder.router(Router::machine()).start().await.unwrap();
-    let agent = router.spawn(crate::peer::AddOne).addr();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let agent = router.spawn(Careless(tell)).addr();
     let mut client = Peer::client(&[]).await;
     client.meet(&agent).await;
 
-    let answer = client.ask(&agent, "BLOB", serde_json::Value::Null).await;
+    let asked = json!({"do": "ask", "to": agent, "subject": "BLOB", "within": 100});
+    assert_eq!(client.tell(asked).await, json!({"replies": [null]}));
 
-    assert_eq!(answer, serde_json::Value::Null);
-    crate::peer::python_adds_one_twenty_times(&mut client, &agent).await;
+    let reason = tokio::time::timeout(LIMIT, told.recv()).await.expect("the agent is told");
+    assert!(matches!(&reason, Some(Reason::NotEncodable(why)) if why.contains("blob")), "{reason:?}");
+    python_adds_one_twenty_times(&mut client, &agent).await;
     client.end().await;
     router.shutdown().await;
 }

@@ -78,16 +78,25 @@ impl Hall {
         Ok(())
     }
 
-    /// Stops reading from everybody: who says something now is left unread.
+    /// Stops reading from everybody: after one more frame of each, nng holds it and reads nothing.
     pub(super) fn pause(&self) {
         self.armed.lock().paused = true;
+        self.socket.queue_received(0);
         if let Some(aio) = self.receive.get() {
             aio.cancel();
         }
     }
 
+    /// Whether somebody on ipc may be in the middle of saying something.
+    pub(super) fn may_be_told(&self) -> bool {
+        const RECENTLY: Duration = Duration::from_secs(1);
+        let pipes = self.pipes.read();
+        pipes.values().any(|pipe| pipe.is_ipc() && !pipe.is_silent_for(RECENTLY))
+    }
+
     /// Reads on.
     pub(super) fn resume(&self) {
+        self.socket.queue_received(1);
         let mut armed = self.armed.lock();
         armed.paused = false;
         if !armed.receiving {
@@ -188,7 +197,9 @@ fn on_sent(pipe: &Weak<Accepted>, result: Result<(), Code>) {
 }
 
 fn on_received(shared: &Weak<Shared>, result: Result<(), Code>, msg: Option<Msg>) {
-    let Some(shared) = shared.upgrade() else { return };
+    let Some(shared) = shared.upgrade() else {
+        return;
+    };
     let hall = &shared.hall;
     if let Some(msg) = msg {
         let from = hall.pipes.read().get(&msg.pipe()).cloned();

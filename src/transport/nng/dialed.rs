@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -29,6 +29,11 @@ pub(super) struct Dialed {
     heard: Mutex<Option<Instant>>,
 }
 
+/// A dial that began less than this ago is not interrupted. Two things go wrong in nng 1.12 when a socket is closed while its
+/// dial starts or shakes hands: the dial may never return and the close with it, or the connection's descriptor is lost. After
+/// this time a dial that still waits has long been waiting for a mute peer, and is interrupted safely.
+const UNINTERRUPTED: Duration = Duration::from_millis(100);
+
 /// Whether a frame may be handed over.
 #[derive(Default)]
 pub(super) struct Sending {
@@ -49,6 +54,13 @@ pub(super) struct Made {
     pub(super) socket: Socket,
     send: Aio,
     receive: Aio,
+    dialing: Mutex<Dialing>,
+}
+
+#[derive(Clone, Copy)]
+enum Dialing {
+    Since(Instant),
+    Ended,
 }
 
 impl Dialed {
@@ -92,13 +104,17 @@ impl Dialed {
             }
             *parts = Parts::Made(made.clone());
         }
-        Some(made.socket.dial_blocking(self.to.as_str()).map_err(dial_error))
+        let outcome = made.socket.dial_blocking(self.to.as_str());
+        *made.dialing.lock() = Dialing::Ended;
+        Some(outcome.map_err(dial_error))
     }
 
     fn make(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<Made, Code> {
         let (id, notes) = (self.id, Arc::downgrade(shared));
         let notify = move |event, raw| {
-            let Some(shared) = notes.upgrade() else { return };
+            let Some(shared) = notes.upgrade() else {
+                return;
+            };
             match event {
                 PipeEvent::Adding => {}
                 PipeEvent::Added => shared.note(Note::DialedAdded(id, raw)),
@@ -117,7 +133,9 @@ impl Dialed {
             Ok((sent, received))
         };
         match made() {
-            Ok((send, receive)) => Ok(Made { socket, send, receive }),
+            Ok((send, receive)) => {
+                Ok(Made { socket, send, receive, dialing: Mutex::new(Dialing::Since(Instant::now())) })
+            }
             Err(code) => {
                 super::closing::run(move || socket.close());
                 Err(code)
@@ -178,7 +196,7 @@ impl Dialed {
     }
 
     /// Whether no byte from the peer can be in nng's hands at this moment.
-    pub(super) fn is_read_quiet(&self, silence: std::time::Duration) -> bool {
+    pub(super) fn is_read_quiet(&self, silence: Duration) -> bool {
         if self.to.scheme() == Scheme::Tcp {
             return true; // nng's TCP looks whether the pipe is closed before it reads on; its ipc does not.
         }
@@ -191,7 +209,12 @@ impl Dialed {
         self.made().is_none_or(|made| made.socket.is_written())
     }
 
-    /// Has the socket closed, if there is one, and none be made.
+    /// How long the dial must not be interrupted yet, if at all.
+    pub(super) fn must_wait(&self) -> Option<Duration> {
+        self.made().and_then(|made| made.must_wait())
+    }
+
+    /// Has the socket closed, if there is one, and none be made; not before it may.
     pub(super) fn abandon(&self) {
         let parts = std::mem::replace(&mut *self.parts.lock(), Parts::Abandoned);
         if let Parts::Made(made) = parts {
@@ -207,8 +230,23 @@ impl Dialed {
     }
 }
 
+impl Made {
+    fn must_wait(&self) -> Option<Duration> {
+        match *self.dialing.lock() {
+            Dialing::Since(began) => UNINTERRUPTED.checked_sub(began.elapsed()),
+            Dialing::Ended => None,
+        }
+    }
+}
+
 fn bury(made: Arc<Made>) {
-    super::closing::run(move || made.socket.close());
+    super::closing::run(move || {
+        // Nothing left when the owner waited, as it does unless it ends.
+        while made.must_wait().is_some() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        made.socket.close();
+    });
 }
 
 fn on_sent(pipe: &Weak<Dialed>, result: Result<(), Code>) {

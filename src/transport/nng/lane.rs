@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -59,21 +60,23 @@ impl Outlet {
         }
     }
 
+    /// Whether this thread is in a call of the sink.
+    pub(super) fn is_inside() -> bool {
+        DEPTH.get() > 0
+    }
+
+    /// A panic of the sink's ends here: neither nng's threads nor the owner may die of it.
     fn tell(&self, event: Event) {
-        // Entered also when the sink unwinds: a count that stayed up would stall every shutdown.
-        struct Entered<'a>(&'a AtomicUsize);
-        impl Drop for Entered<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::SeqCst);
-                DEPTH.set(DEPTH.get() - 1);
-            }
-        }
         self.running.fetch_add(1, Ordering::SeqCst);
         DEPTH.set(DEPTH.get() + 1);
-        let _entered = Entered(&self.running);
         if !self.shut.load(Ordering::SeqCst) {
-            (self.sink)(event);
+            let told = catch_unwind(AssertUnwindSafe(|| (self.sink)(event)));
+            if told.is_err() {
+                tracing::error!("an event sink panicked; what it was told is lost");
+            }
         }
+        DEPTH.set(DEPTH.get() - 1);
+        self.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -132,26 +135,17 @@ impl Lane {
     }
 
     fn drain(&self) {
-        // The turn is given back also when the sink unwinds, else the lane would be silent for ever.
-        struct Turn<'a>(&'a Lane);
-        impl Drop for Turn<'_> {
-            fn drop(&mut self) {
-                self.0.state.lock().telling = false;
-            }
+        let mut state = self.state.lock();
+        if state.telling || state.stage == Stage::Held {
+            return; // Who tells now tells this too; what is held waits.
         }
-        loop {
-            let mut state = self.state.lock();
-            if state.telling || state.stage == Stage::Held {
-                return;
-            }
-            let Some(event) = state.queue.pop_front() else {
-                return;
-            };
-            state.telling = true;
+        state.telling = true;
+        while let Some(event) = state.queue.pop_front() {
             drop(state);
-            let _turn = Turn(self);
             self.outlet.tell(event);
+            state = self.state.lock();
         }
+        state.telling = false;
     }
 }
 
@@ -195,6 +189,21 @@ mod tests {
         assert!(!lane.end(|_| Some(Event::Closed { pipe: PIPE })));
         lane.tell(frame());
         assert_eq!(*told.lock(), [opened(), Event::Closed { pipe: PIPE }]);
+    }
+
+    #[test]
+    fn a_sink_that_panics_is_told_the_next_event_too() {
+        let told = Arc::new(Mutex::new(0));
+        let seen = told.clone();
+        let outlet = Outlet::new(Arc::new(move |_| {
+            *seen.lock() += 1;
+            panic!("on purpose");
+        }));
+        let lane = Lane::new(Arc::new(outlet));
+        lane.open(opened());
+        lane.tell(frame());
+        assert_eq!(*told.lock(), 2);
+        lane.outlet.shut(Duration::from_secs(10)); // Waits for nobody.
     }
 
     #[test]

@@ -27,8 +27,8 @@ const QUIET: Duration = Duration::from_millis(20);
 const WRITE_OUT: Duration = Duration::from_secs(1);
 /// An accepted ipc pipe that never falls quiet is closed during a pause of all reading.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How long such a pause lasts: a peer that talks without a break has said something by then.
-const PAUSE: Duration = Duration::from_millis(5);
+/// How long such a pause lasts, and the one before the end: a peer that talks without a break has finished a frame by then.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What happened, for the owner.
 pub(super) enum Note {
@@ -146,11 +146,7 @@ impl Owner {
             }
             self.due.pop();
             match self.what.remove(&key) {
-                Some(Due::Finish) => {
-                    if self.finish() {
-                        return true;
-                    }
-                }
+                Some(Due::Finish) if self.finish() => return true,
                 Some(due) => self.act(due),
                 None => {}
             }
@@ -168,7 +164,7 @@ impl Owner {
             Due::RetireAccepted(raw, since) => self.retire_accepted(raw, since),
             Due::EndPause => self.end_pause(),
             Due::LookAtCloser => closing::run(|| ()), // It reports a close that hangs.
-            Due::Finish => {}
+            Due::Finish => {}                         // Not yet: it has set the next look itself.
         }
     }
 
@@ -238,9 +234,14 @@ impl Owner {
         self.bury(id);
     }
 
-    /// Has the socket closed; its pipe is gone, quiet, or never was.
+    /// Has the socket closed; its pipe is gone, quiet, or never was. A dial that has just begun is let be for a moment.
     fn bury(&mut self, id: PipeId) {
         self.shared.pipes.write().remove(&id);
+        let wait = self.dials.get(&id).and_then(|dial| dial.pipe.must_wait());
+        if let Some(wait) = wait {
+            self.after(wait, Due::RetireDialed(id, Instant::now()));
+            return;
+        }
         if let Some(dial) = self.dials.remove(&id) {
             dial.pipe.abandon();
             self.after(CLOSE_LIMIT + QUIET, Due::LookAtCloser);
@@ -358,16 +359,15 @@ impl Owner {
             return false;
         };
         let now = Instant::now();
-        let visitors_quiet = self.shared.hall.pipes.read().is_empty() || ending.began + PAUSE <= now;
+        let visitors_quiet = ending.began + PAUSE <= now || !self.shared.hall.may_be_told();
         let ready = visitors_quiet && self.dials.is_empty();
-        if !ready && now < ending.limit.max(ending.began + QUIET) {
+        if !ready && now < ending.limit.max(ending.began + PAUSE) {
             self.after(LOOK_AGAIN, Due::Finish);
             return false;
         }
         let done = self.ending.take().and_then(|ending| ending.done);
-        let ids: Vec<PipeId> = self.dials.keys().copied().collect();
-        for id in ids {
-            self.bury(id);
+        for dial in self.dials.values() {
+            dial.pipe.abandon();
         }
         let shared = self.shared.clone();
         closing::run(move || {

@@ -14,12 +14,13 @@ use std::os::raw::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 // Links the C library; the `nng_sys` declarations are resolved from it.
 use nng_c_sys as _;
 use nng_sys as c;
+use parking_lot::RwLock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// An nng error code; shown in nng's words.
@@ -51,7 +52,9 @@ pub(super) type Done = Box<dyn Fn(Result<(), Code>, Option<Msg>) + Send + Sync>;
 pub(super) struct Socket {
     raw: c::nng_socket,
     notify: *mut Notify,
-    closed: AtomicBool,
+    /// Whether it was closed. Read-locked while an operation is started: one that starts while nng closes the socket may be left in
+    /// the closed socket's list and stopped through a wild pointer (a panic within minutes of churn).
+    closed: RwLock<bool>,
 }
 
 /// A listener of a socket, closed with it.
@@ -123,13 +126,19 @@ impl Socket {
             // SAFETY: the callback has the right type, and `notify` lives until the socket is closed.
             unsafe { c::nng_pipe_notify(raw, event, Some(on_pipe), notify.cast()) };
         }
-        Ok(Self { raw, notify, closed: AtomicBool::new(false) })
+        Ok(Self { raw, notify, closed: RwLock::new(false) })
     }
 
     /// Limits received messages to `bytes`; holds for what is dialed or listened at afterwards.
     pub(super) fn limit_received(&self, bytes: usize) -> Result<(), Code> {
         // SAFETY: the name is a C text.
         check(unsafe { c::nng_socket_set_size(self.raw, name(c::NNG_OPT_RECVMAXSZ), bytes) })
+    }
+
+    /// How many messages wait in the socket for `receive`, beside one of each peer; holds from now on.
+    pub(super) fn queue_received(&self, messages: c_int) {
+        // SAFETY: the name is a C text. Refused only by a closed socket, where it does not matter.
+        unsafe { c::nng_socket_set_int(self.raw, name(c::NNG_OPT_RECVBUF), messages) };
     }
 
     /// Puts nng's own reconnecting off by up to 24 days; holds for what is dialed afterwards.
@@ -166,18 +175,24 @@ impl Socket {
         Ok(Listener(listener))
     }
 
-    /// Starts to receive one message.
+    /// Starts to receive one message; a closed socket does nothing.
     pub(super) fn receive(&self, aio: &Aio) {
-        // SAFETY: the aio lives, and its owner starts one operation at a time.
-        unsafe { c::nng_recv_aio(self.raw, aio.raw()) };
+        let closed = self.closed.read();
+        if !*closed {
+            // SAFETY: the aio lives, and its owner starts one operation at a time.
+            unsafe { c::nng_recv_aio(self.raw, aio.raw()) };
+        }
     }
 
-    /// Starts to send one message; a failed one is freed.
+    /// Starts to send one message; one that fails is freed, as by a closed socket.
     pub(super) fn send(&self, aio: &Aio, msg: Msg) {
-        // SAFETY: as for `receive`; the message's ownership goes to the aio, and `on_done` takes back what was not sent.
-        unsafe {
-            c::nng_aio_set_msg(aio.raw(), msg.into_raw());
-            c::nng_send_aio(self.raw, aio.raw());
+        let closed = self.closed.read();
+        if !*closed {
+            // SAFETY: as for `receive`; the message's ownership goes to the aio, and `on_done` takes back what was not sent.
+            unsafe {
+                c::nng_aio_set_msg(aio.raw(), msg.into_raw());
+                c::nng_send_aio(self.raw, aio.raw());
+            }
         }
     }
 
@@ -205,10 +220,10 @@ impl Socket {
 
     /// Closes it and waits until its pipes are gone. Never from a callback. Only the first call does anything.
     pub(super) fn close(&self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        if std::mem::replace(&mut *self.closed.write(), true) {
             return;
         }
-        // SAFETY: takes a number. After it returned no pipe is left, so nobody calls `notify` any more; the swap makes this the only free.
+        // SAFETY: takes a number. After it returned no pipe is left, so nobody calls `notify` any more; the flag makes this the only free.
         unsafe {
             c::nng_close(self.raw);
             drop(Box::from_raw(self.notify));
@@ -342,9 +357,12 @@ unsafe impl Send for Doomed {}
 
 impl Doomed {
     fn free(self) {
-        // SAFETY: freeing the aio cancels its operation and waits for its callback; after that nobody else has the slot.
+        // SAFETY: stopping the aio cancels its operation and waits for its callback; after that nobody else has the slot.
+        // Freeing alone would not do: one that is just being completed is then freed under nng's hands (a panic within seconds).
         unsafe {
-            c::nng_aio_free((*self.0).aio.load(Ordering::Acquire));
+            let aio = (*self.0).aio.load(Ordering::Acquire);
+            c::nng_aio_stop(aio);
+            c::nng_aio_free(aio);
             drop(Box::from_raw(self.0));
         }
     }
@@ -410,7 +428,7 @@ impl fmt::Display for Code {
 /// A panic must not run into C: it is reported and ends here.
 fn guarded(what: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(what)).is_err() {
-        tracing::error!("a panic in an event sink was caught; what it was told may be lost");
+        tracing::error!("a panic in a callback of nng was caught");
     }
 }
 

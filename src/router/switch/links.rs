@@ -1,0 +1,264 @@
+//! The links of a router: found by name, told what happens, and what they decide carried out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Switch;
+use super::arrivals::{PipeInfo, came_over};
+use super::random;
+use crate::addr::{Addr, Endpoint, Scheme};
+use crate::failure::Reason;
+use crate::link::{Act, Link, Me, Way};
+use crate::msg::Msg;
+use crate::router::names::{Came, Route};
+use crate::transport::{PipeId, SendError};
+
+/// Peers that a router keeps links to. Default 4,096: far above any network this is for, and each costs a few kilobytes.
+pub(super) const LINKS: usize = 4096;
+
+#[derive(Default)]
+pub(super) struct Links {
+    pub(super) by_name: HashMap<Endpoint, Arc<Peer>>,
+    pub(super) by_incarnation: HashMap<u64, Arc<Peer>>,
+    pub(super) by_session: HashMap<u64, Arc<Peer>>,
+}
+
+/// A link and what its owner needs beside it.
+pub(super) struct Peer {
+    pub(super) name: Endpoint,
+    pub(super) link: Mutex<Guarded>,
+    pub(super) room: Arc<Notify>,
+}
+
+pub(super) struct Guarded {
+    pub(super) link: Link,
+    pub(super) session: u64,
+    pub(super) armed: Option<Instant>,
+}
+
+impl Switch {
+    /// Makes sure that a link leads to `endpoint`, without a message: the directory is told who is there, or that nobody is.
+    pub(crate) fn reach(&self, endpoint: &Endpoint) {
+        if let Some(peer) = self.peer(endpoint) {
+            self.with(&peer, |link, now, acts| link.reach(now, acts));
+        }
+    }
+
+    /// The link to the peer at `endpoint`, made if there is none; none if there are too many.
+    pub(super) fn peer(&self, endpoint: &Endpoint) -> Option<Arc<Peer>> {
+        if let Some(peer) = self.links.read().by_name.get(endpoint) {
+            return Some(peer.clone());
+        }
+        let accepted = self.accepted_from(endpoint);
+        let mut links = self.links.write();
+        if let Some(peer) = links.by_name.get(endpoint) {
+            return Some(peer.clone());
+        }
+        if links.by_name.len() >= LINKS {
+            links.sweep();
+        }
+        if links.by_name.len() >= LINKS {
+            return None;
+        }
+        let me = Me {
+            incarnation: self.incarnation,
+            message: self.limits.message,
+            window: self.limits.link,
+            introduction: self.limits.introduction,
+        };
+        let dial = accepted.is_none().then(|| endpoint.clone());
+        let mut link = Link::new(me, endpoint.clone(), dial, random(), Instant::now());
+        if let Some(way) = accepted {
+            link.reached_by(way);
+        }
+        let session = link.session();
+        let peer = Arc::new(Peer {
+            name: endpoint.clone(),
+            link: Mutex::new(Guarded { link, session, armed: None }),
+            room: Arc::default(),
+        });
+        links.by_name.insert(endpoint.clone(), peer.clone());
+        links.by_session.insert(session, peer.clone());
+        Some(peer)
+    }
+
+    /// The pipe that a peer which cannot be dialed made to us, by our name for it.
+    fn accepted_from(&self, remote: &Endpoint) -> Option<Way> {
+        if remote.scheme() != Scheme::Tcp {
+            return None;
+        }
+        let pipes = self.pipes.lock();
+        let info = pipes.values().find(|info| info.remote.as_ref() == Some(remote))?;
+        info.way.clone().filter(|way| way.accepted)
+    }
+
+    /// Lets a link decide, and does what it says.
+    pub(super) fn with<R>(&self, peer: &Arc<Peer>, decide: impl FnOnce(&mut Link, Instant, &mut Vec<Act>) -> R) -> R {
+        let mut acts = Vec::new();
+        let new_session;
+        let result = {
+            let mut guarded = peer.link.lock();
+            let result = decide(&mut guarded.link, Instant::now(), &mut acts);
+            // Dialed under the lock: the link must know its pipe before anything happens on it.
+            acts.retain(|act| match act {
+                Act::Dial(endpoint) => {
+                    self.dial(peer, &mut guarded.link, endpoint);
+                    false
+                }
+                _ => true,
+            });
+            self.arm(peer, &mut guarded);
+            let session = guarded.link.session();
+            new_session = (guarded.session != session).then_some((guarded.session, session));
+            guarded.session = session;
+            result
+        };
+        if let Some((old, new)) = new_session {
+            let mut links = self.links.write();
+            links.by_session.remove(&old);
+            links.by_session.insert(new, peer.clone());
+        }
+        for act in acts {
+            self.carry_out(peer, act);
+        }
+        peer.room.notify_waiters();
+        result
+    }
+
+    pub(super) fn dial(&self, peer: &Arc<Peer>, link: &mut Link, endpoint: &Endpoint) {
+        let Some(transport) = self.transport.get() else { return };
+        let mut pipes = self.pipes.lock();
+        let pipe = transport.dial(endpoint);
+        let came = came_over(endpoint);
+        pipes.insert(pipe, PipeInfo::new(came, Some(peer.clone())));
+        link.dialing(pipe);
+    }
+
+    fn carry_out(&self, peer: &Arc<Peer>, act: Act) {
+        match act {
+            Act::Send(pipe, frame) => self.send(peer, pipe, frame),
+            Act::Close(pipe) => {
+                if let Some(transport) = self.transport.get() {
+                    transport.close(pipe);
+                }
+            }
+            Act::Lost(ticket, reason) => {
+                self.report(&Msg::of(*ticket.head), reason);
+                drop(ticket.debt);
+            }
+            Act::Settled(debt) => drop(debt),
+            Act::Up(incarnation) => {
+                tracing::debug!(peer = %peer.name, incarnation, "a Rust router is there");
+                self.links.write().by_incarnation.insert(incarnation, peer.clone());
+                self.board.peer_up(&peer.name, incarnation);
+            }
+            Act::Python => self.board.peer_is_python(&peer.name),
+            Act::Gone(reason) => {
+                tracing::debug!(peer = %peer.name, %reason, "a router is gone");
+                self.peer_gone(peer, &reason);
+            }
+            Act::Dial(_) => unreachable!("dialed under the lock"),
+        }
+    }
+
+    pub(super) fn send(&self, peer: &Arc<Peer>, pipe: PipeId, frame: Bytes) {
+        let Some(transport) = self.transport.get() else { return };
+        let refused = match transport.send(pipe, frame) {
+            Ok(()) => return,
+            Err(SendError::Gone(frame)) => frame,
+            Err(SendError::Busy(frame)) => {
+                tracing::error!(?pipe, "a frame was sent before the previous one had left");
+                frame
+            }
+        };
+        // `Closed` follows, or has been: the link sends it on its next pipe, or reports it.
+        self.with(peer, |link, now, acts| link.bounced(&refused, now, acts));
+    }
+
+    fn peer_gone(&self, peer: &Arc<Peer>, reason: &Reason) {
+        let now = peer.link.lock().link.incarnation();
+        self.links
+            .write()
+            .by_incarnation
+            .retain(|incarnation, other| !Arc::ptr_eq(other, peer) || Some(*incarnation) == now);
+        let names = self.links.read().names_of(peer);
+        // By the way that a message takes: over a gateway, and not to a namesake on another machine.
+        let lost = |to: &Addr| matches!(self.names.read().route(to, Came::Here), Route::There(endpoint) if names.contains(&endpoint));
+        for port in self.ports() {
+            port.fail_requests(reason, peer.name.short(), lost);
+        }
+        for name in &names {
+            self.board.peer_gone(name);
+        }
+    }
+
+    // ---- time ------------------------------------------------------------------------------
+
+    fn arm(&self, peer: &Arc<Peer>, guarded: &mut Guarded) {
+        let deadline = guarded.link.deadline();
+        // A timer that comes too early costs one look; moving it with every frame would cost more.
+        if deadline == guarded.armed || guarded.armed.zip(deadline).is_some_and(|(armed, deadline)| armed <= deadline) {
+            return;
+        }
+        let mut timers = self.timers.lock();
+        if let Some(before) = guarded.armed {
+            timers.remove(&(before, peer.name.clone()));
+        }
+        guarded.armed = deadline;
+        if let Some(deadline) = deadline {
+            timers.insert((deadline, peer.name.clone()));
+            if timers.first().is_some_and(|(first, _)| *first == deadline) {
+                self.rearmed.notify_one();
+            }
+        }
+    }
+
+    /// When [`Switch::tick`] has something to do.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.lock().first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn tick(&self, now: Instant) {
+        loop {
+            let due = {
+                let mut timers = self.timers.lock();
+                match timers.first() {
+                    Some((at, _)) if *at <= now => timers.pop_first(),
+                    _ => None,
+                }
+            };
+            let Some((at, name)) = due else { return };
+            let Some(peer) = self.links.read().by_name.get(&name).cloned() else { continue };
+            self.with_armed(&peer, at);
+        }
+    }
+
+    fn with_armed(&self, peer: &Arc<Peer>, at: Instant) {
+        {
+            let mut guarded = peer.link.lock();
+            if guarded.armed == Some(at) {
+                guarded.armed = None;
+            }
+        }
+        self.with(peer, |link, now, acts| link.tick(now, acts));
+    }
+}
+
+impl Links {
+    fn names_of(&self, peer: &Arc<Peer>) -> Vec<Endpoint> {
+        self.by_name.iter().filter(|(_, other)| Arc::ptr_eq(other, peer)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Lets go of links that hold nothing and lead nowhere.
+    fn sweep(&mut self) {
+        self.by_name.retain(|_, peer| !peer.link.lock().link.is_spent());
+        let live: Vec<*const Peer> = self.by_name.values().map(Arc::as_ptr).collect();
+        self.by_incarnation.retain(|_, peer| live.contains(&Arc::as_ptr(peer)));
+        self.by_session.retain(|_, peer| live.contains(&Arc::as_ptr(peer)));
+    }
+}

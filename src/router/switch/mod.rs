@@ -1,0 +1,320 @@
+//! What all parts of one router share: connections by number, links by endpoint, and the way of every message between them.
+//!
+//! Nothing here waits. Agents call [`Switch::post`] from their arbiters, the transport calls [`Switch::happened`] from its own threads, and a message
+//! is put into the receiver's mailbox, or handed to the transport, by the thread that has it. Locks are taken in the order link, pipes, and none is
+//! held while a message is delivered or reported.
+
+mod arrivals;
+mod links;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use crate::addr::{Addr, DIRECTORY, Endpoint};
+use crate::config::Limits;
+use crate::directory::Board;
+use crate::failure::Reason;
+use crate::link::inflow::Inflow;
+use crate::msg::Msg;
+use crate::port::Port;
+use crate::router::counters::Counters;
+use crate::router::names::{Came, Mode, Names, Route};
+use crate::transport::{PipeId, Transport};
+use crate::wire;
+use arrivals::{Greets, PipeInfo};
+use links::{LINKS, Links};
+
+pub(crate) struct Switch {
+    pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
+    pub(crate) board: Board,
+    incarnation: u64,
+    stage: AtomicU8,
+    names: RwLock<Names>,
+    ports: RwLock<HashMap<u64, Arc<Port>>>,
+    next_port: AtomicU64,
+    transport: OnceLock<Arc<dyn Transport>>,
+    links: RwLock<Links>,
+    pipes: Mutex<HashMap<PipeId, PipeInfo>>,
+    inflows: Mutex<HashMap<(u64, u64), Arc<Mutex<Inflow>>>>,
+    timers: Mutex<BTreeSet<(Instant, Endpoint)>>,
+    /// The earliest timer is new.
+    pub(crate) rearmed: Notify,
+    /// An agent was told to shut the router down.
+    pub(crate) shutdown_asked: Notify,
+    ended: watch::Sender<bool>,
+}
+
+/// A message that was not sent.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    pub(crate) msg: Box<Msg>,
+    pub(crate) reason: Reason,
+    /// Told when something leaves the queue that had no room.
+    pub(crate) room: Option<Arc<Notify>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    Running,
+    /// Only answers are sent.
+    Draining,
+    Stopped,
+}
+
+impl Unsent {
+    pub(crate) fn because(msg: Msg, reason: Reason) -> Self {
+        Self { msg: Box::new(msg), reason, room: None }
+    }
+
+    pub(crate) fn full(msg: Msg, room: Arc<Notify>) -> Self {
+        Self { msg: Box::new(msg), reason: Reason::MailboxFull, room: Some(room) }
+    }
+}
+
+impl Switch {
+    pub(crate) fn new(mode: Mode, limits: Limits, incarnation: u64) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            counters: Counters::default(),
+            board: Board::default(),
+            incarnation,
+            stage: AtomicU8::new(Stage::Running as u8),
+            names: RwLock::new(Names::new(mode)),
+            ports: RwLock::default(),
+            next_port: AtomicU64::new(DIRECTORY),
+            transport: OnceLock::new(),
+            links: RwLock::default(),
+            pipes: Mutex::default(),
+            inflows: Mutex::default(),
+            timers: Mutex::default(),
+            rearmed: Notify::new(),
+            shutdown_asked: Notify::new(),
+            ended: watch::channel(false).0,
+        })
+    }
+
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    // ---- who is here -----------------------------------------------------------------------
+
+    /// Opens the next connection: 1 is the directory's, 2 is kept for a gateway, users have 3 and up.
+    pub(crate) fn open_port(
+        self: &Arc<Self>,
+    ) -> (Arc<Port>, tokio::sync::mpsc::Receiver<crate::failure::NotDelivered>) {
+        let number = self.next_port.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| {
+            Some(if number == DIRECTORY { 3 } else { number + 1 })
+        });
+        let (port, reports) = Port::new(number.unwrap_or_else(|number| number), self.clone());
+        self.ports.write().insert(port.number, port.clone());
+        (port, reports)
+    }
+
+    /// Frees a connection number, and takes what it provides out of the directory.
+    pub(crate) fn forget(&self, number: u64) {
+        let port = self.ports.write().remove(&number);
+        drop(port);
+        self.board.forget(number);
+    }
+
+    pub(crate) fn is_open(&self, number: u64) -> bool {
+        self.ports.read().contains_key(&number)
+    }
+
+    pub(crate) fn ports(&self) -> Vec<Arc<Port>> {
+        self.ports.read().values().cloned().collect()
+    }
+
+    pub(crate) fn own_addr(&self, number: u64) -> Addr {
+        Addr { net: None, machine: self.names.read().machine().cloned(), connection: Some(number) }
+    }
+
+    /// A router of this machine leads to an address of the network.
+    pub(crate) fn heard_of(&self, net: &Endpoint, gateway: &Endpoint) {
+        self.names.write().heard_of(net, gateway);
+    }
+
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        self.names.read().all()
+    }
+
+    /// The tcp endpoint that peers on the network know this router by, if it listens at one.
+    pub(crate) fn net_endpoint(&self) -> Option<Endpoint> {
+        self.names.read().net().cloned()
+    }
+
+    pub(crate) fn is_mine(&self, endpoint: &Endpoint) -> bool {
+        self.names.read().is_mine(endpoint)
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Running,
+            1 => Stage::Draining,
+            _ => Stage::Stopped,
+        }
+    }
+
+    pub(crate) fn enter_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// Becomes true when the router has ended.
+    pub(crate) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
+    }
+
+    pub(crate) fn ask_shutdown(&self) {
+        self.shutdown_asked.notify_one();
+    }
+
+    // ---- messages from here ----------------------------------------------------------------
+
+    /// Fills in where an answer goes, as the receiver needs it; what a reply already says stays.
+    pub(crate) fn fill_reply_addr(&self, msg: &mut Msg, number: u64) {
+        msg.from.connection = Some(number);
+        if msg.to.machine.is_some() || msg.to.net.is_some() {
+            msg.from.machine = self.names.read().machine().cloned();
+        }
+    }
+
+    /// Sends a message of a connection of this router. It comes back, with the reason, if that is known at once.
+    pub(crate) fn post(&self, msg: Msg) -> Result<(), Unsent> {
+        match self.stage() {
+            Stage::Running => {}
+            Stage::Draining if msg.is_reply() => {}
+            Stage::Draining | Stage::Stopped => return Err(Unsent::because(msg, Reason::ShuttingDown)),
+        }
+        self.dispatch(msg, Came::Here)
+    }
+
+    /// Tells the sender of a message that it was not delivered, in the name of this router.
+    pub(crate) fn report(&self, msg: &Msg, reason: Reason) {
+        let place = self.names.read().machine().map_or("router", |machine| machine.short()).to_string();
+        self.report_as(msg, reason, place);
+    }
+
+    /// The same in the name of a connection.
+    pub(crate) fn report_from(&self, msg: &Msg, reason: Reason, number: u64) {
+        self.report_as(msg, reason, self.own_addr(number).to_string());
+    }
+
+    fn report_as(&self, msg: &Msg, reason: Reason, place: String) {
+        tracing::warn!(?msg, %reason, %place, "not delivered");
+        self.counters.undelivered();
+        let Some(report) = msg.undelivered(reason, place) else {
+            self.counters.untold();
+            return;
+        };
+        // Nobody is told that a report did not arrive: that would have no end.
+        if let Err(unsent) = self.dispatch(report, Came::Here) {
+            self.counters.untold();
+            tracing::warn!(msg = ?unsent.msg, reason = %unsent.reason, "a report did not arrive");
+        }
+    }
+
+    // ---- the way of a message --------------------------------------------------------------
+
+    fn dispatch(&self, msg: Msg, came: Came) -> Result<(), Unsent> {
+        let route = match &msg.to {
+            Addr { net: None, machine: None, connection: Some(number) } => Route::Here(*number),
+            to => self.names.read().route(to, came),
+        };
+        match route {
+            Route::Here(number) => self.deliver(number, msg),
+            Route::There(endpoint) => self.pass_on(&endpoint, msg, came),
+            Route::Nowhere(reason) => Err(Unsent::because(msg, reason)),
+        }
+    }
+
+    fn deliver(&self, number: u64, msg: Msg) -> Result<(), Unsent> {
+        let port = self.ports.read().get(&number).cloned();
+        match port {
+            Some(port) => port.deliver(msg),
+            None => Err(Unsent::because(msg, Reason::NoSuchConnection)),
+        }
+    }
+
+    fn pass_on(&self, endpoint: &Endpoint, mut msg: Msg, came: Came) -> Result<(), Unsent> {
+        if came != Came::Here
+            && let Err(reason) = wire::count_hop(&mut msg.meta, self.limits.hops)
+        {
+            return Err(Unsent::because(msg, reason));
+        }
+        let envelope = match msg.envelope() {
+            Ok(envelope) => envelope,
+            Err(error) => return Err(Unsent::because(msg, Reason::NotEncodable(error.to_string()))),
+        };
+        let Some(peer) = self.peer(endpoint) else {
+            return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {LINKS} links already"))));
+        };
+        let debt = msg.debt.take();
+        match self.with(&peer, |link, now, acts| link.push(envelope, debt, now, acts)) {
+            Ok(()) => Ok(()),
+            Err(not_taken) => {
+                msg.debt = not_taken.debt;
+                let room = not_taken.full.then(|| peer.room.clone());
+                Err(Unsent { msg: Box::new(msg), reason: not_taken.reason, room })
+            }
+        }
+    }
+
+    // ---- the end ---------------------------------------------------------------------------
+
+    /// Whether every link has sent what it had, and Python peers have had `linger` to read our hello.
+    pub(crate) fn is_drained(&self, linger: std::time::Duration) -> bool {
+        let is_fresh = |greets: &Greets| greets.since.is_some_and(|since| since.elapsed() < linger);
+        if self.pipes.lock().values().filter_map(|info| info.greets.as_ref()).any(is_fresh) {
+            return false;
+        }
+        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
+        peers.iter().all(|peer| {
+            let guarded = peer.link.lock();
+            guarded.link.is_idle() && guarded.link.open_towards_python().is_none_or(|since| since.elapsed() >= linger)
+        })
+    }
+
+    /// Whether agents have dealt with everything that they were sent.
+    pub(crate) fn is_handled(&self) -> bool {
+        self.ports.read().values().all(|port| port.is_empty())
+    }
+
+    /// Stops every agent and closes every connection.
+    pub(crate) fn stop_ports(&self) -> Vec<Arc<Port>> {
+        let ports = self.ports();
+        for port in &ports {
+            port.fail_requests(&Reason::ShuttingDown, "this router", |_| true);
+            port.stop();
+            port.close(Reason::ShuttingDown);
+        }
+        ports
+    }
+
+    /// Reports what still waits to be sent, and lets go of everything.
+    pub(crate) fn end(&self) {
+        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
+        for peer in peers {
+            self.with(&peer, |link, _, acts| link.give_up(Reason::ShuttingDown, acts));
+        }
+        self.enter_stage(Stage::Stopped);
+        *self.links.write() = Links::default();
+        self.pipes.lock().clear();
+        self.timers.lock().clear();
+        self.inflows.lock().clear();
+        self.ended.send_replace(true);
+    }
+}
+
+/// A number that no two routers draw alike.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish() >> 1
+}
