@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use vlmessaging::wire::{self, Encoded, Envelope, Header};
+use vlmessaging::wire::{self, Encoded, Envelope, Header, Receipt};
 use vlmessaging::{Addr, Endpoint, Reason, Router, Value};
 
 use crate::common::agents::{adder, hold};
@@ -232,7 +232,9 @@ fn a_hello_that_claims_another_routers_endpoint_does_not_take_its_messages() {
 #[test]
 fn link_frames_of_strangers_are_refused() {
     attack(async |victim, _| {
-        let header = |from, to| Header { from, to, session: 1, first: 0, acks: vec![(1, u64::MAX >> 1)] };
+        let all = u64::MAX >> 1;
+        let receipt = Receipt { session: 1, accepted: all, settled: all, beyond: vec![(0, all)] };
+        let header = |from, to| Header { from, to, session: 1, first: 0, receipts: vec![receipt.clone()] };
         let messages = [Bytes::from(victim.question())];
         let mut peer = Sp::dial(&victim.door);
         let frames = [

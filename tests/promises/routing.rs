@@ -279,6 +279,32 @@ fn a_request_to_a_process_that_is_killed_fails_within_100_ms() {
     });
 }
 
+#[test]
+fn one_way_messages_in_the_hands_of_a_process_that_is_killed_are_told() {
+    scene(async |scene| {
+        let a = scene.network().await;
+        let (sender, mut reports) = hold(&a);
+        for (part, at) in [("ipc", ""), ("tcp", "tcp://127.0.0.1:0")] {
+            let mut program = Program::start(scene.folder(), part, at);
+            let (conn, mut sent) = (sender.connection(), Vec::new());
+            for n in 0..100 {
+                sent.push(conn.send(&program.agent, "HOLD", n).await.unwrap());
+            }
+            // The messages are there when what was sent after them is answered.
+            assert_serves(&a.connect(), &program.agent).await;
+            kill(scene.folder(), &mut program);
+            let mut told = Vec::new();
+            for _ in &sent {
+                let report = reports.next().await;
+                assert!(matches!(reason(&report), Reason::PeerLost | Reason::DialFailed(_)), "{report:?}");
+                told.extend(report.reply_to());
+            }
+            told.sort_unstable();
+            assert_eq!(told, sent);
+        }
+    });
+}
+
 /// Asks until it is answered: what was on its way to the last life is told, and says that nobody knows.
 async fn assert_serves_again(conn: &Connection, adder: &Addr) {
     let began = Instant::now();
