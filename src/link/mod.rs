@@ -480,6 +480,11 @@ impl Link {
         acts.push(Act::Gone(reason));
     }
 
+    /// Messages and bytes that are held: where either has become less there is room.
+    pub(crate) fn burden(&self) -> (usize, usize) {
+        (self.ledger.open() + self.queue.len(), self.held)
+    }
+
     fn admit(&self, size: usize) -> Result<(), (Reason, bool)> {
         let limit = match self.peer {
             Peer::Rust { limit, .. } => limit,
@@ -488,8 +493,7 @@ impl Link {
         if size > limit {
             return Err((Reason::TooLarge { size: size as u64, limit: limit as u64 }, false));
         }
-        let open = self.ledger.open() + self.queue.len();
-        if open >= OPEN || self.held > 0 && self.held + size > self.me.window {
+        if self.burden().0 >= OPEN || self.held > 0 && self.held + size > self.me.window {
             return Err((Reason::MailboxFull, true));
         }
         Ok(())

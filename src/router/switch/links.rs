@@ -100,9 +100,10 @@ impl Switch {
     /// Lets a link decide, and does what it says.
     pub(super) fn with<R>(&self, peer: &Arc<Peer>, decide: impl FnOnce(&mut Link, Instant, &mut Vec<Act>) -> R) -> R {
         let mut acts = Vec::new();
-        let new_session;
+        let (new_session, has_room);
         let result = {
             let mut guarded = peer.link.lock();
+            let before = guarded.link.burden();
             let result = decide(&mut guarded.link, Instant::now(), &mut acts);
             // Dialed under the lock: the link must know its pipe before anything happens on it.
             acts.retain(|act| match act {
@@ -116,6 +117,8 @@ impl Switch {
             let session = guarded.link.session();
             new_session = (guarded.session != session).then_some((guarded.session, session));
             guarded.session = session;
+            let after = guarded.link.burden();
+            has_room = after.0 < before.0 || after.1 < before.1;
             result
         };
         if let Some((old, new)) = new_session {
@@ -126,7 +129,10 @@ impl Switch {
         for act in acts {
             self.carry_out(peer, act);
         }
-        peer.room.notify_waiters();
+        // Not after every look: a try that found no room would wake those who wait for it, itself among them, for ever.
+        if has_room {
+            peer.room.notify_waiters();
+        }
         result
     }
 
