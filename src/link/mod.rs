@@ -51,6 +51,9 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(crate) const DEAD: Duration = Duration::from_millis(3500);
 /// Bytes that a message takes in a queue beyond contents and meta: its envelope. Default 256: addresses and subject of usual length.
 const ENVELOPE: usize = 256;
+/// Bytes that a peer takes without having said its limit. Default 1 MiB: what a Rust router's transport takes beyond its limit, however small that
+/// is. A larger message waits for the peer's hello: sent before, it could end its pipe, again and again.
+const UNANNOUNCED: usize = 1 << 20;
 
 /// What the owner of a link has to do, in this order.
 #[derive(Debug)]
@@ -537,6 +540,19 @@ impl Link {
                 self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false }
             }
         }
+        self.lose_too_large(limit, acts);
+    }
+
+    /// What was taken before the peer said its limit, and is larger, is not sent.
+    fn lose_too_large(&mut self, limit: usize, acts: &mut Vec<Act>) {
+        let (lost, kept): (VecDeque<_>, _) =
+            mem::take(&mut self.queue).into_iter().partition(|queued| queued.size > limit);
+        self.queue = kept;
+        for Queued { envelope, debt, size, .. } in lost {
+            self.held -= size;
+            let reason = Reason::TooLarge { size: size as u64, limit: limit as u64 };
+            acts.push(Act::Lost(ticket(envelope, debt), reason));
+        }
     }
 
     /// When a peer that has not proved to be a Rust router is taken for Python.
@@ -661,6 +677,10 @@ impl Link {
                     acts.push(Act::Lost(ticket(queued.envelope, queued.debt), reason));
                 }
                 Some(_) => {
+                    self.queue.push_front(queued);
+                    return None;
+                }
+                None if queued.size > UNANNOUNCED && self.peer == Peer::Unknown => {
                     self.queue.push_front(queued);
                     return None;
                 }
