@@ -13,7 +13,7 @@ use crate::error::{RequestError, SendError};
 use crate::failure::{NotDelivered, Reason};
 use crate::msg::Msg;
 use crate::port::Port;
-use crate::router::switch::Unsent;
+use crate::router::switch::{Stage, Unsent};
 use crate::timer::Timer;
 
 /// Sends messages and awaits answers. Cheap to clone; works on any thread that runs in an actix or tokio runtime.
@@ -182,13 +182,9 @@ impl Connection {
             Ok(answer) => answer,
             // The connection was closed.
             Err(_) => {
-                let place = self.addr().to_string();
-                Err(RequestError::NotDelivered(NotDelivered {
-                    to,
-                    subject: subject.to_string(),
-                    reason: Reason::ShuttingDown,
-                    place,
-                }))
+                let (place, running) = (self.addr().to_string(), self.port.switch.stage() == Stage::Running);
+                let reason = if running { Reason::AgentStopped } else { Reason::ShuttingDown };
+                Err(RequestError::NotDelivered(NotDelivered { to, subject: subject.to_string(), reason, place }))
             }
         }
     }

@@ -223,15 +223,9 @@ impl Msg {
 
     /// Answers `DOES_NOT_UNDERSTAND`: contents are the subject, `meta` holds `reason`.
     pub fn refuse(self, reason: &str) -> Handled {
-        #[derive(Serialize)]
-        struct Refusal<'a> {
-            reason: &'a str,
-        }
-        let subject = self.subject.clone();
-        let mut reply =
-            self.reply_msg(ByteString::from_static(subject::DOES_NOT_UNDERSTAND), subject.to_string().into_contents());
-        reply.meta = wire::encode(&Refusal { reason }).unwrap_or_else(|_| Encoded::empty_struct());
-        self.finish_with(reply)
+        let answer = self.reply_msg(self.subject.clone(), Contents::null());
+        let refusal = answer.refused_instead(reason);
+        self.finish_with(refusal)
     }
 
     /// Ends the message without an answer.
@@ -286,6 +280,20 @@ impl Msg {
         report.reply_to = self.id;
         report.meta = wire::encode(&Report { reason, place }).unwrap_or_else(|_| Encoded::empty_struct());
         Some(report)
+    }
+
+    /// The refusal that is sent in place of this answer.
+    pub(crate) fn refused_instead(&self, reason: &str) -> Msg {
+        #[derive(Serialize)]
+        struct Refusal<'a> {
+            reason: &'a str,
+        }
+        let subject = ByteString::from_static(subject::DOES_NOT_UNDERSTAND);
+        let mut refusal = Msg::new(self.to.clone(), subject, self.subject.to_string().into_contents());
+        refusal.from.net.clone_from(&self.from.net);
+        refusal.reply_to = self.reply_to;
+        refusal.meta = wire::encode(&Refusal { reason }).unwrap_or_else(|_| Encoded::empty_struct());
+        refusal
     }
 
     fn reply_msg(&self, subject: ByteString, contents: Contents) -> Msg {

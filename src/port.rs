@@ -139,9 +139,14 @@ impl Port {
         self.switch.post(msg)
     }
 
-    /// Sends an answer; one that cannot be sent is reported to the agent that gave it.
+    /// Sends an answer; one that cannot be sent is reported to the agent that gave it, and whoever waits for it is told if that is possible.
     pub(crate) fn answer(self: &Arc<Self>, reply: Msg) {
         if let Err(unsent) = self.send(reply) {
+            if matches!(unsent.reason, Reason::NotEncodable(_) | Reason::TooLarge { .. }) {
+                let refusal = unsent.msg.refused_instead(&format!("its answer was not sent: {}", unsent.reason));
+                // What is in the way of a small refusal, too, is in the report below.
+                let _ = self.send(refusal);
+            }
             self.switch.report(&unsent.msg, unsent.reason);
         }
     }

@@ -51,6 +51,9 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(crate) const DEAD: Duration = Duration::from_millis(3500);
 /// Bytes that a message takes in a queue beyond contents and meta: its envelope. Default 256: addresses and subject of usual length.
 const ENVELOPE: usize = 256;
+/// Bytes that a peer takes without having said its limit. Default 1 MiB: what a Rust router's transport takes beyond its limit, however small that
+/// is. A larger message waits for the peer's hello: sent before, it could end its pipe, again and again.
+const UNANNOUNCED: usize = 1 << 20;
 
 /// What the owner of a link has to do, in this order.
 #[derive(Debug)]
@@ -489,6 +492,11 @@ impl Link {
         acts.push(Act::Gone(reason));
     }
 
+    /// Messages and bytes that are held: where either has become less there is room.
+    pub(crate) fn burden(&self) -> (usize, usize) {
+        (self.ledger.open() + self.queue.len(), self.held)
+    }
+
     fn admit(&self, size: usize) -> Result<(), (Reason, bool)> {
         let limit = match self.peer {
             Peer::Rust { limit, .. } => limit,
@@ -497,8 +505,7 @@ impl Link {
         if size > limit {
             return Err((Reason::TooLarge { size: size as u64, limit: limit as u64 }, false));
         }
-        let open = self.ledger.open() + self.queue.len();
-        if open >= OPEN || self.held > 0 && self.held + size > self.me.window {
+        if self.burden().0 >= OPEN || self.held > 0 && self.held + size > self.me.window {
             return Err((Reason::MailboxFull, true));
         }
         Ok(())
@@ -541,6 +548,19 @@ impl Link {
             Peer::Unknown | Peer::Python => {
                 self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false }
             }
+        }
+        self.lose_too_large(limit, acts);
+    }
+
+    /// What was taken before the peer said its limit, and is larger, is not sent.
+    fn lose_too_large(&mut self, limit: usize, acts: &mut Vec<Act>) {
+        let (lost, kept): (VecDeque<_>, _) =
+            mem::take(&mut self.queue).into_iter().partition(|queued| queued.size > limit);
+        self.queue = kept;
+        for Queued { envelope, debt, size, .. } in lost {
+            self.held -= size;
+            let reason = Reason::TooLarge { size: size as u64, limit: limit as u64 };
+            acts.push(Act::Lost(ticket(envelope, debt), reason));
         }
     }
 
@@ -668,6 +688,10 @@ impl Link {
                     acts.push(Act::Lost(ticket(queued.envelope, queued.debt), reason));
                 }
                 Some(_) => {
+                    self.queue.push_front(queued);
+                    return None;
+                }
+                None if queued.size > UNANNOUNCED && self.peer == Peer::Unknown => {
                     self.queue.push_front(queued);
                     return None;
                 }

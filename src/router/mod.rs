@@ -218,7 +218,9 @@ impl RouterBuilder {
         let bridge = if self.mode == Mode::Local { None } else { Some(self.bridge(&switch).await?) };
         if let Some(bridge) = &bridge {
             for at in listen {
-                started(bridge.send(Listen(at)).await)?;
+                if let Err(error) = started(bridge.send(Listen(at)).await) {
+                    return Err(undone(bridge, error).await);
+                }
             }
         }
         let home = Addr { net: switch.net_endpoint(), ..switch.own_addr(0) };
@@ -268,11 +270,21 @@ impl RouterBuilder {
             match started(bridge.send(Listen(self.endpoint(&format!("router_{number}")))).await) {
                 Ok(_) => return Ok(bridge),
                 Err(StartError::Listen(ListenError::InUse { .. })) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(undone(&bridge, error).await),
             }
         }
-        Err(StartError::NoFreeEndpoint { first: self.endpoint(&format!("router_{pid}")), tried: ENDPOINTS_TRIED })
+        let full =
+            StartError::NoFreeEndpoint { first: self.endpoint(&format!("router_{pid}")), tried: ENDPOINTS_TRIED };
+        Err(undone(&bridge, full).await)
     }
+}
+
+/// Closes what a router that does not start has opened: nobody will shut it down.
+async fn undone(bridge: &actix::Addr<Bridge>, error: StartError) -> StartError {
+    if bridge.send(CloseDown(std::time::Duration::ZERO)).await.is_err() {
+        tracing::error!("the transport actor ended before its router");
+    }
+    error
 }
 
 /// The transport actor's answer; it does not end before its router.

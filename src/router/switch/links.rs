@@ -15,6 +15,7 @@ use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::link::{Act, Link, Me, Way};
 use crate::msg::Msg;
+use crate::router::names::{Came, Route};
 use crate::transport::{PipeId, SendError};
 
 /// Peers that a router keeps links to. Default 4,096: far above any network this is for, and each costs a few kilobytes.
@@ -99,9 +100,10 @@ impl Switch {
     /// Lets a link decide, and does what it says.
     pub(super) fn with<R>(&self, peer: &Arc<Peer>, decide: impl FnOnce(&mut Link, Instant, &mut Vec<Act>) -> R) -> R {
         let mut acts = Vec::new();
-        let new_session;
+        let (new_session, has_room);
         let result = {
             let mut guarded = peer.link.lock();
+            let before = guarded.link.burden();
             let result = decide(&mut guarded.link, Instant::now(), &mut acts);
             // Dialed under the lock: the link must know its pipe before anything happens on it.
             acts.retain(|act| match act {
@@ -115,6 +117,8 @@ impl Switch {
             let session = guarded.link.session();
             new_session = (guarded.session != session).then_some((guarded.session, session));
             guarded.session = session;
+            let after = guarded.link.burden();
+            has_room = after.0 < before.0 || after.1 < before.1;
             result
         };
         if let Some((old, new)) = new_session {
@@ -125,7 +129,10 @@ impl Switch {
         for act in acts {
             self.carry_out(peer, act);
         }
-        peer.room.notify_waiters();
+        // Not after every look: a try that found no room would wake those who wait for it, itself among them, for ever.
+        if has_room {
+            peer.room.notify_waiters();
+        }
         result
     }
 
@@ -198,7 +205,8 @@ impl Switch {
             .by_incarnation
             .retain(|incarnation, other| !Arc::ptr_eq(other, peer) || Some(*incarnation) == now);
         let names = self.links.read().names_of(peer);
-        let lost = |to: &Addr| [&to.net, &to.machine].into_iter().flatten().any(|endpoint| names.contains(endpoint));
+        // By the way that a message takes: over a gateway, and not to a namesake on another machine.
+        let lost = |to: &Addr| matches!(self.names.read().route(to, Came::Here), Route::There(endpoint) if names.contains(&endpoint));
         for port in self.ports() {
             port.fail_requests(reason, peer.name.short(), lost);
         }
