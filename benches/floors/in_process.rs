@@ -1,0 +1,165 @@
+//! One process: an agent beside a plain actix actor, on the same arbiter and on another.
+
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Arbiter, Context, Handler, Message};
+use vlmessaging::{Addr, Agent, Connection, Handled, Msg, Router};
+
+use crate::kid::Kid;
+use crate::load;
+use crate::report::Row;
+use crate::{Run, load::PATIENCE};
+
+/// Messages one way before the one request that waits until they are handled: below our bound, so that nobody waits for room; actix's `do_send` has none.
+const BURST: i64 = 1_000;
+const ROUNDS: usize = 7;
+
+struct Plain;
+
+impl Actor for Plain {
+    type Context = Context<Self>;
+}
+
+#[derive(Message)]
+#[rtype(result = "i64")]
+struct AddOne(i64);
+
+impl Handler<AddOne> for Plain {
+    type Result = i64;
+
+    fn handle(&mut self, AddOne(number): AddOne, _: &mut Context<Self>) -> i64 {
+        number + 1
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Note(i64);
+
+impl Handler<Note> for Plain {
+    type Result = ();
+
+    fn handle(&mut self, Note(number): Note, _: &mut Context<Self>) {
+        std::hint::black_box(number);
+    }
+}
+
+struct Ours;
+
+impl Actor for Ours {
+    type Context = Context<Self>;
+}
+
+impl Agent for Ours {}
+
+impl Handler<Msg> for Ours {
+    type Result = Handled;
+
+    fn handle(&mut self, mut msg: Msg, _: &mut Context<Self>) -> Handled {
+        match msg.subject() {
+            "ADD_ONE" => msg.answer(|number: i64| number + 1),
+            "NOTE" => {
+                std::hint::black_box(msg.take_contents::<i64>()).expect("a number");
+                msg.handled()
+            }
+            _ => msg.unhandled(),
+        }
+    }
+}
+
+/// Both, ready to be asked.
+struct Sides {
+    plain: actix::Addr<Plain>,
+    conn: Connection,
+    ours: Addr,
+}
+
+impl Sides {
+    async fn ask_plain(&self, number: i64) {
+        assert_eq!(self.plain.send(AddOne(number)).await.ok(), Some(number + 1));
+    }
+
+    async fn ask_ours(&self, number: i64) {
+        let mut answer = self.conn.request(&self.ours, "ADD_ONE", number, PATIENCE).await.expect("an answer");
+        assert_eq!(answer.take_contents::<i64>().ok(), Some(number + 1));
+    }
+
+    /// Nanoseconds per operation in one round: asked plainly, asked ours, told plainly, told ours.
+    async fn round(&self, count: i64) -> [f64; 4] {
+        let began = Instant::now();
+        for number in 0..count {
+            self.ask_plain(number).await;
+        }
+        let asked_plain = per(began, count);
+        let began = Instant::now();
+        for number in 0..count {
+            self.ask_ours(number).await;
+        }
+        let asked_ours = per(began, count);
+        let bursts = (count / BURST).max(1);
+        let began = Instant::now();
+        for _ in 0..bursts {
+            (0..BURST).for_each(|number| self.plain.do_send(Note(number)));
+            self.ask_plain(0).await;
+        }
+        let told_plain = per(began, bursts * BURST);
+        let began = Instant::now();
+        for _ in 0..bursts {
+            for number in 0..BURST {
+                self.conn.send(&self.ours, "NOTE", number).await.expect("room");
+            }
+            self.ask_ours(0).await;
+        }
+        [asked_plain, asked_ours, told_plain, per(began, bursts * BURST)]
+    }
+}
+
+fn per(began: Instant, count: i64) -> f64 {
+    began.elapsed().as_nanos() as f64 / count as f64
+}
+
+/// A process of its own: `one` or `two` threads, `pinned` or `anywhere`, so many operations a round.
+pub(crate) fn child(words: &[&str]) {
+    let [threads, placed, count, rounds] = *words else { panic!("four words") };
+    if placed == "pinned" {
+        load::pin();
+    }
+    let (count, rounds): (i64, usize) = (count.parse().expect("a count"), rounds.parse().expect("rounds"));
+    actix::System::new().block_on(async {
+        let router = Router::local().start().await.expect("a router");
+        let thread = if threads == "two" { Arbiter::new().handle() } else { Arbiter::current() };
+        let plain = Plain::start_in_arbiter(&thread, |_| Plain);
+        let agent = router.spawn_on(&thread, || Ours);
+        let sides = Sides { plain, conn: router.connect(), ours: agent.addr() };
+        sides.round(count).await;
+        for _ in 0..rounds {
+            println!("{}", serde_json::to_string(&sides.round(count).await).expect("numbers"));
+        }
+    });
+    std::process::exit(0);
+}
+
+pub(crate) fn measure(run: &mut Run) {
+    for (title, threads, placed, full) in [
+        ("one thread", "one", "anywhere", 100_000),
+        ("two threads, pinned", "two", "pinned", 20_000),
+        ("two threads", "two", "anywhere", 20_000),
+    ] {
+        let asked = format!("in process/request, {title}");
+        let told = format!("in process/one way, {title}");
+        if !run.wants(&asked) && !run.wants(&told) {
+            continue;
+        }
+        let (count, rounds) = (run.count(full).to_string(), if run.quick { 5 } else { ROUNDS });
+        let child = Kid::start(&["@in-process", threads, placed, &count, &rounds.to_string()]);
+        let mut columns: [Vec<f64>; 4] = Default::default();
+        for _ in 0..rounds {
+            let line = child.line(Duration::from_secs(60)).expect("a round within a minute");
+            let round: [f64; 4] = serde_json::from_str(&line).expect("four numbers");
+            columns.iter_mut().zip(round).for_each(|(column, figure)| column.push(figure));
+        }
+        let [asked_plain, asked_ours, told_plain, told_ours] = columns;
+        run.report.add(Row::new(asked, "ns", asked_ours, asked_plain).beside("actix Addr::send"));
+        run.report.add(Row::new(told, "ns", told_ours, told_plain).beside("actix do_send"));
+    }
+}

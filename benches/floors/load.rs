@@ -1,0 +1,171 @@
+//! What is sent, how arrivals are counted, and what a run took from the machine.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::{Deserialize, Serialize};
+
+/// Digits at the beginning of every body: its number.
+const DIGITS: usize = 12;
+/// Requests before those that count.
+pub(crate) const WARM_UP: usize = 500;
+/// An answer that takes longer does not come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a client does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    /// Requests, one after another.
+    Sequential { count: usize },
+    /// Requests, so many of them at once.
+    Outstanding { count: usize, window: usize },
+    /// Messages one way.
+    Stream { count: usize, size: usize },
+}
+
+/// What came of it.
+#[derive(Default, Debug, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// Sequential: the median in microseconds. Else requests or messages a second.
+    pub(crate) figure: f64,
+    pub(crate) seconds: f64,
+    /// Requests with the right answer, or distinct messages that arrived.
+    pub(crate) good: u64,
+    pub(crate) lost: u64,
+    pub(crate) disordered: u64,
+    /// Of both processes, per request or message, in microseconds.
+    pub(crate) cpu: f64,
+}
+
+impl Load {
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::Sequential { count } | Self::Outstanding { count, .. } | Self::Stream { count, .. } => count,
+        }
+    }
+
+    /// As arguments of a process.
+    pub(crate) fn words(self) -> [String; 3] {
+        let (what, count, more) = match self {
+            Self::Sequential { count } => ("sequential", count, 0),
+            Self::Outstanding { count, window } => ("outstanding", count, window),
+            Self::Stream { count, size } => ("stream", count, size),
+        };
+        [what.into(), count.to_string(), more.to_string()]
+    }
+
+    pub(crate) fn parse(what: &str, count: &str, more: &str) -> Self {
+        let count = count.parse().expect("a count");
+        let more = more.parse().expect("a window or size");
+        match what {
+            "sequential" => Self::Sequential { count },
+            "outstanding" => Self::Outstanding { count, window: more },
+            "stream" => Self::Stream { count, size: more },
+            _ => panic!("no such load: {what}"),
+        }
+    }
+}
+
+/// The body numbered `number`, in `size` bytes.
+pub(crate) fn body(number: usize, size: usize) -> String {
+    let mut body = String::with_capacity(size);
+    write!(body, "{number:0DIGITS$}").expect("a string takes everything");
+    body.push_str(&"x".repeat(size - DIGITS));
+    body
+}
+
+pub(crate) fn number_of(body: &str) -> Option<usize> {
+    body.get(..DIGITS)?.parse().ok()
+}
+
+/// Counts what arrives one way.
+#[derive(Default)]
+pub(crate) struct Tally(Mutex<Arrivals>);
+
+#[derive(Default)]
+struct Arrivals {
+    seen: Vec<bool>,
+    good: u64,
+    disordered: u64,
+    next: usize,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Tally {
+    pub(crate) fn arrived(&self, body: &str) {
+        let now = Instant::now();
+        let Some(number) = number_of(body) else { return };
+        let mut arrivals = self.0.lock();
+        if arrivals.seen.len() <= number {
+            arrivals.seen.resize(number + 1, false);
+        }
+        if std::mem::replace(&mut arrivals.seen[number], true) {
+            arrivals.disordered += 1;
+            return;
+        }
+        arrivals.good += 1;
+        arrivals.disordered += u64::from(number < arrivals.next);
+        arrivals.next = arrivals.next.max(number + 1);
+        arrivals.first.get_or_insert(now);
+        arrivals.last = Some(now);
+    }
+
+    /// Waits until `count` have arrived, or nothing has for two seconds.
+    pub(crate) fn wait(&self, count: usize) -> Outcome {
+        let (mut before, mut since) = (0, Instant::now());
+        loop {
+            let good = self.0.lock().good;
+            if good != before {
+                (before, since) = (good, Instant::now());
+            }
+            if good >= count as u64 || since.elapsed() > Duration::from_secs(2) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let arrivals = self.0.lock();
+        let seconds = arrivals.first.zip(arrivals.last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+        let (good, disordered) = (arrivals.good, arrivals.disordered);
+        let figure = good as f64 / seconds.max(f64::MIN_POSITIVE);
+        Outcome { figure, seconds, good, lost: (count as u64).saturating_sub(good), disordered, cpu: 0.0 }
+    }
+}
+
+/// Of round trips in nanoseconds, of `count` that were tried.
+pub(crate) fn of_round_trips(mut nanos: Vec<u64>, count: usize, seconds: f64) -> Outcome {
+    nanos.sort_unstable();
+    let figure = nanos.get(nanos.len() / 2).map_or(f64::NAN, |nanos| *nanos as f64 / 1e3);
+    Outcome { figure, ..of_answers(nanos.len(), count, seconds) }
+}
+
+/// Of requests, of `count` that were tried.
+pub(crate) fn of_answers(good: usize, count: usize, seconds: f64) -> Outcome {
+    let lost = (count - good) as u64;
+    Outcome { figure: good as f64 / seconds, seconds, good: good as u64, lost, ..Outcome::default() }
+}
+
+/// Keeps this thread, and the threads and processes that it makes, on CPU 0.
+pub(crate) fn pin() {
+    let mut only = CpuSet::new();
+    only.set(0);
+    sched_setaffinity(None, &only).expect("an affinity");
+}
+
+/// Time that the threads of a process have run, in microseconds; those that have ended do not count.
+pub(crate) fn cpu_micros(process: u32) -> f64 {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return f64::NAN };
+    let nanos = |thread: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    threads.flatten().filter_map(nanos).sum::<f64>() / 1e3
+}
+
+/// The system's load averages.
+pub(crate) fn average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
