@@ -236,7 +236,6 @@ fn link_frames_of_strangers_are_refused() {
         let receipt = Receipt { session: 1, accepted: all, settled: all, beyond: vec![(0, all)] };
         let header = |from, to| Header { from, to, session: 1, first: 0, receipts: vec![receipt.clone()] };
         let messages = [Bytes::from(victim.question())];
-        let mut peer = Sp::dial(&victim.door);
         let frames = [
             wire::write_frame(&header(1, 2), &messages),
             wire::write_frame(&header(0, 0), &messages),
@@ -246,7 +245,8 @@ fn link_frames_of_strangers_are_refused() {
             Bytes::from([&MARKER[..], b"\x82L1", &[0xFF; 100]].concat()),
         ];
         for frame in &frames {
-            peer.send(frame);
+            // A stranger's connection is ended, so that a router would introduce itself anew.
+            Sp::dial(&victim.door).send(frame);
         }
         victim.refused(6).await;
     });

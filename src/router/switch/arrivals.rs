@@ -185,6 +185,10 @@ impl Switch {
         let Some([sender, session, number]) = wire::take_mark(&mut envelope.meta) else {
             return self.arrived(pipe, envelope, None);
         };
+        if sender == self.incarnation {
+            // It went in a circle, which its count of hops ends.
+            return self.arrived(pipe, envelope, None);
+        }
         let is_known = self.links.read().by_incarnation.contains_key(&sender);
         let Some(inflow) = self.inflow(sender, session).filter(|_| is_known) else {
             return self.begin_anew(pipe);
