@@ -9,6 +9,8 @@
 //! 11 descriptors before and after. `--answer-on-ipc` shows what is avoided: it hangs after some minutes. `--no-flood` is milder.
 //! With `CHURN_HOLD` set, a run that fails stands still for a minute, for a debugger.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -305,6 +305,8 @@ impl Msg {
     }
 
     fn finish_with(mut self, reply: Msg) -> Handled {
+        // Settled before it is answered: both travel in one frame, and no asker who was answered is told of a loss.
+        self.debt = None;
         if let Some(Duty(port)) = self.duty.take().as_ref()
             && !reply.to.is_null()
         {

@@ -113,10 +113,7 @@ impl Ledger {
         for &(from, upto) in &receipt.beyond {
             self.settle(from, upto, settled);
         }
-        while let Some(None) = self.tickets.front() {
-            self.tickets.pop_front();
-            self.oldest += 1;
-        }
+        self.trim();
         freed
     }
 
@@ -137,6 +134,23 @@ impl Ledger {
         let range = index(from)..index(upto).max(index(from));
         let known = self.tickets.range_mut(range).filter_map(Option::take);
         settled.extend(known.map(|ticket| ticket.debt));
+    }
+
+    /// Settles the message of a connection that was answered.
+    pub(crate) fn answered(&mut self, connection: Option<u64>, id: i64) -> Option<Debt> {
+        let is_it = |ticket: &Ticket| ticket.head.id == Some(id) && ticket.head.from.connection == connection;
+        let ticket = self.tickets.iter_mut().find(|ticket| ticket.as_ref().is_some_and(is_it))?;
+        let debt = ticket.take().map(|ticket| ticket.debt);
+        self.trim();
+        debt
+    }
+
+    /// Lets go of tickets up to the oldest whose outcome is not known.
+    fn trim(&mut self) {
+        while let Some(None) = self.tickets.front() {
+            self.tickets.pop_front();
+            self.oldest += 1;
+        }
     }
 
     /// Ends the session. What is open comes back, oldest first, with the bytes that are free now.

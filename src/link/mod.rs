@@ -431,6 +431,13 @@ impl Link {
         self.pump(now, acts);
     }
 
+    /// The peer answered a message, and so has handled it: one that may be Python says so in no other way.
+    pub(crate) fn answered(&mut self, connection: Option<u64>, id: i64, acts: &mut Vec<Act>) {
+        if self.may_be_python() {
+            acts.extend(self.ledger.answered(connection, id).map(Act::Settled));
+        }
+    }
+
     /// There is news about the peer's session: it is told with the next frame, or soon; at once if `urgent`.
     pub(crate) fn owe(
         &mut self,

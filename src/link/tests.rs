@@ -175,6 +175,17 @@ fn an_introduced_peer_is_sent_numbered_messages() {
 }
 
 #[test]
+fn a_message_that_was_answered_is_not_reported_when_its_receiver_goes() {
+    let mut bench = Bench::new(true);
+    bench.push(1).unwrap();
+    let pipe = bench.open(false);
+    bench.drain();
+    bench.link.answered(Some(3), 1, &mut bench.acts);
+    bench.link.closed(pipe, bench.now, &mut bench.acts);
+    assert!(bench.lost().is_empty());
+}
+
+#[test]
 fn messages_that_wait_for_the_pipe_share_a_frame() {
     let mut bench = Bench::introduced();
     for _ in 0..4 {

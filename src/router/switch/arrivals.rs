@@ -182,6 +182,9 @@ impl Switch {
             self.greeted(pipe, &greeting);
             return;
         }
+        if let (Some(id), Some(peer)) = (envelope.reply_to, self.peer_of(pipe)) {
+            self.with(&peer, |link, _, acts| link.answered(envelope.to.connection, id, acts));
+        }
         let Some([sender, session, number]) = wire::take_mark(&mut envelope.meta) else {
             return self.arrived(pipe, envelope, None);
         };
