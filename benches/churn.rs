@@ -237,7 +237,7 @@ fn hold() {
     if std::env::var_os("CHURN_HOLD").is_some() {
         println!("held as process {}", std::process::id());
         drop(io::stdout().flush());
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_mins(1));
     }
 }
 
@@ -484,7 +484,7 @@ fn life(rng: &mut Rng, ipc: &Endpoint, tcp: &Endpoint, dir: &Path) -> Option<usi
         how => how,
     };
     let small: Vec<Vec<u8>> =
-        (0..1 + rng.below(8)).map(|_| vec![7; usize::try_from(rng.below(400)).unwrap_or(0)]).collect();
+        (0..=rng.below(8)).map(|_| vec![7; usize::try_from(rng.below(400)).unwrap_or(0)]).collect();
     let limit = Duration::from_secs(3);
     match how {
         0 => {

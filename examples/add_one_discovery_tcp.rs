@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
-use vlmessaging::{Agent, Error, Handled, Msg, Router};
+use vlmessaging::{Agent, Handled, Msg, Router};
 
 struct AddOne;
 
@@ -29,9 +29,9 @@ impl Handler<Msg> for AddOne {
 }
 
 #[actix::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let router1 = Router::network().without_hub().vnet("test").listen("tcp://127.0.0.1:0").start().await?;
-    let listening = router1.net_addr(0).net.expect("it listens at a tcp endpoint");
+    let listening = router1.endpoints().pop().ok_or("it listens nowhere")?;
     let router2 = Router::network().without_hub().vnet("test").join(listening).start().await?;
     let add_one = router1.spawn(AddOne);
     let _entry = add_one.register("AddOneAgent").await?;

@@ -27,7 +27,7 @@ impl Handler<Msg> for Fragile {
 
 /// Asks, and shows how it fails: long before the limit.
 async fn show(conn: &vlmessaging::Connection, to: impl Into<Addr>) {
-    match conn.request(to, "ADD_ONE", 41, Duration::from_secs(60)).await {
+    match conn.request(to, "ADD_ONE", 41, Duration::from_mins(1)).await {
         Err(RequestError::NotSent(error)) => println!("not sent:      {error}"),
         Err(RequestError::NotDelivered(error)) => println!("not delivered: {error}"),
         other => panic!("nobody is there, and still: {other:?}"),

@@ -35,7 +35,7 @@ async fn main() -> Result<(), Error> {
     let conn = router.connect();
 
     for (subject, contents) in [("ADD_TWO", "41"), ("ADD_ONE", "forty-one")] {
-        match conn.request(&add_one, subject, contents, Duration::from_secs(60)).await {
+        match conn.request(&add_one, subject, contents, Duration::from_mins(1)).await {
             Err(error @ RequestError::NotUnderstood { .. }) => println!("{error}"),
             other => panic!("{subject} made {other:?}"),
         }

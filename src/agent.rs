@@ -19,7 +19,7 @@ use crate::port::{Port, Post};
 /// Restarts of a supervised agent within [`RESTART_WINDOW`]. Default 3: a fault that comes again at once does not go away by itself.
 const RESTARTS: usize = 3;
 /// Default one minute: as Erlang's supervisors count.
-const RESTART_WINDOW: Duration = Duration::from_secs(60);
+const RESTART_WINDOW: Duration = Duration::from_mins(1);
 
 /// An actor that can be spawned in a router. Every method has a default.
 pub trait Agent: Actor<Context = Context<Self>> + Handler<Msg> {

@@ -175,18 +175,17 @@ impl Port {
                     Unsent::because(msg, reason)
                 })
             }
-            Inbox::Reports(reports) => match msg.not_delivered() {
-                Some(report) => {
+            Inbox::Reports(reports) => {
+                if let Some(report) = msg.not_delivered() {
                     if reports.try_send(report).is_err() {
                         self.switch.counters.reports_dropped();
                     }
                     Ok(())
-                }
-                None => {
+                } else {
                     self.count_stray(&msg);
                     Err(Unsent::because(msg, Reason::NoHandler))
                 }
-            },
+            }
             Inbox::Closed(reason) => Err(Unsent::because(msg, reason)),
         }
     }

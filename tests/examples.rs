@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Longer than any example takes.
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_mins(1);
 
 /// What each example says: a line a line, with `*` for what differs from run to run.
 const EXAMPLES: [(&str, &[&str]); 9] = [

@@ -154,7 +154,7 @@ pub(crate) fn measure(run: &mut Run) {
         let child = Kid::start(&["@in-process", threads, placed, &count, &rounds.to_string()]);
         let mut columns: [Vec<f64>; 4] = Default::default();
         for _ in 0..rounds {
-            let line = child.line(Duration::from_secs(60)).expect("a round within a minute");
+            let line = child.line(Duration::from_mins(1)).expect("a round within a minute");
             let round: [f64; 4] = serde_json::from_str(&line).expect("four numbers");
             columns.iter_mut().zip(round).for_each(|(column, figure)| column.push(figure));
         }

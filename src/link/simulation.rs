@@ -203,7 +203,7 @@ impl World {
             Happening::DialEnds(pipe) => self.dial_ends(pipe),
             Happening::Tick(node, peer) => {
                 self.armed.remove(&(node, peer));
-                self.with(node, peer, |link, now, acts| link.tick(now, acts));
+                self.with(node, peer, super::Link::tick);
             }
             Happening::Settle { node, life, sender, session, number } => {
                 if self.nodes[node].incarnation == life {

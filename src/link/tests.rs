@@ -394,7 +394,7 @@ fn a_peer_that_answers_lives_and_one_that_froze_for_two_seconds_too() {
 #[test]
 fn a_router_that_slept_itself_does_not_blame_its_peers() {
     let mut bench = Bench::introduced();
-    bench.after(Duration::from_secs(60));
+    bench.after(Duration::from_mins(1));
     assert!(!bench.acts.iter().any(|act| matches!(act, Act::Gone(_))));
     bench.drain();
     for _ in 0..7 {

@@ -376,7 +376,7 @@ struct Fields<'de, 's> {
     next: Option<(&'de str, Value<'de>)>,
 }
 
-impl<'de> Fields<'de, '_> {
+impl Fields<'_, '_> {
     fn is_overruled(&self, id: usize) -> bool {
         let id = self.of.symbols.canonical(id);
         self.last.as_ref().is_some_and(|last| last.get(&id) != Some(&self.reader.at()))

@@ -149,8 +149,8 @@ impl<'a> Fields<'a> {
     #[cold]
     fn refused(&mut self, fault: Fault) -> Refused {
         match fault.why {
-            Why::Other(reason) if std::ptr::eq(reason, &END_OF_FRAME) => fault.refused(self.name.into()),
-            Why::Other(reason) if std::ptr::eq(reason, &THIRTEENTH) => fault.refused_in_frame(),
+            Why::Other(reason) if std::ptr::eq(reason, &raw const END_OF_FRAME) => fault.refused(self.name.into()),
+            Why::Other(reason) if std::ptr::eq(reason, &raw const THIRTEENTH) => fault.refused_in_frame(),
             _ => self.top.refused(fault, self.name),
         }
     }

@@ -38,7 +38,7 @@ pub(crate) const MAX_ID: usize = 8;
 /// The low half of a header that says "the length follows".
 const LENGTH_FOLLOWS: u8 = 14;
 
-/// The most bytes of a VarUInt: 63 bits, more than any length; also what other readers take.
+/// The most bytes of a `VarUInt`: 63 bits, more than any length; also what other readers take.
 const MAX_VAR_UINT: usize = 9;
 
 /// Why bytes are not Ion 1.0 binary. A thin pointer, so that results which hold it stay in registers.
@@ -153,7 +153,7 @@ impl Header {
     }
 }
 
-impl<'a> Value<'a> {
+impl Value<'_> {
     /// Whether this is a local symbol table: a struct whose first annotation says so.
     #[inline]
     pub(crate) fn is_symbol_table(&self) -> bool {

@@ -8,7 +8,7 @@ use vlmessaging::{Reason, RequestError, Router};
 use crate::peer::{AddOne, Folder, LIMIT, Peer, add_one_twenty_times, free_tcp, python_adds_one_twenty_times, until};
 
 /// Far longer than any failure may take to be told.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[actix::test]
 async fn a_subject_that_a_python_agent_does_not_understand_ends_the_request_at_once() {

@@ -20,6 +20,9 @@ use crate::wire::{self, Envelope, FrameKind, Profile, Refused};
 /// Sessions of peers that a router remembers. Default 8,192: two for each link.
 const INFLOWS: usize = 8192;
 
+/// Filled by whoever receives, and told by the link to its sender.
+pub(super) type SharedInflow = Arc<Mutex<Inflow>>;
+
 pub(super) struct PipeInfo {
     pub(super) way: Option<Way>,
     pub(super) came: Came,
@@ -361,7 +364,7 @@ impl Switch {
     }
 
     /// The receiving end of a peer's session; none if there are too many.
-    pub(super) fn inflow(&self, sender: u64, session: u64) -> Option<Arc<Mutex<Inflow>>> {
+    pub(super) fn inflow(&self, sender: u64, session: u64) -> Option<SharedInflow> {
         let mut inflows = self.inflows.lock();
         if let Some(inflow) = inflows.get(&(sender, session)) {
             return Some(inflow.clone());
@@ -374,12 +377,12 @@ impl Switch {
         (inflows.len() < INFLOWS).then(|| inflows.entry((sender, session)).or_default().clone())
     }
 
-    fn track(self: &Arc<Self>, sender: u64, session: u64, inflow: &Arc<Mutex<Inflow>>, number: u64) -> Debt {
+    fn track(self: &Arc<Self>, sender: u64, session: u64, inflow: &SharedInflow, number: u64) -> Debt {
         Some(Box::new(Track { switch: self.clone(), sender, session, inflow: inflow.clone(), number }))
     }
 
     /// There is news for the sender of a session.
-    fn owe(&self, sender: u64, session: u64, inflow: &Arc<Mutex<Inflow>>, bytes: usize, urgent: bool) {
+    fn owe(&self, sender: u64, session: u64, inflow: &SharedInflow, bytes: usize, urgent: bool) {
         let peer = self.links.read().by_incarnation.get(&sender).cloned();
         if let Some(peer) = peer {
             let inflow = inflow.clone();
@@ -393,7 +396,7 @@ struct Track {
     switch: Arc<Switch>,
     sender: u64,
     session: u64,
-    inflow: Arc<Mutex<Inflow>>,
+    inflow: SharedInflow,
     number: u64,
 }
 

@@ -45,7 +45,7 @@ impl Switch {
     /// Makes sure that a link leads to `endpoint`, without a message: the directory is told who is there, or that nobody is.
     pub(crate) fn reach(&self, endpoint: &Endpoint) {
         if let Some(peer) = self.peer(endpoint) {
-            self.with(&peer, |link, now, acts| link.reach(now, acts));
+            self.with(&peer, crate::link::Link::reach);
         }
     }
 
@@ -263,7 +263,7 @@ impl Switch {
                 guarded.armed = None;
             }
         }
-        self.with(peer, |link, now, acts| link.tick(now, acts));
+        self.with(peer, crate::link::Link::tick);
     }
 }
 

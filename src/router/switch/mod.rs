@@ -26,7 +26,7 @@ use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
 use crate::transport::{PipeId, Transport};
 use crate::wire;
-use arrivals::{Greets, PipeInfo};
+use arrivals::{SharedInflow, Greets, PipeInfo};
 use links::{LINKS, Links};
 
 pub(crate) struct Switch {
@@ -41,7 +41,8 @@ pub(crate) struct Switch {
     transport: OnceLock<Arc<dyn Transport>>,
     links: RwLock<Links>,
     pipes: Mutex<HashMap<PipeId, PipeInfo>>,
-    inflows: Mutex<HashMap<(u64, u64), Arc<Mutex<Inflow>>>>,
+    /// By the sender's incarnation and session.
+    inflows: Mutex<HashMap<(u64, u64), SharedInflow>>,
     timers: Mutex<BTreeSet<(Instant, Endpoint)>>,
     /// The earliest timer is new.
     pub(crate) rearmed: Notify,

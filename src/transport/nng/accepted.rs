@@ -130,17 +130,14 @@ impl Accepted {
             let weak = Arc::downgrade(self);
             Aio::new(Box::new(move |result, _unsent| on_sent(&weak, result))).ok()
         });
-        match (aio, Msg::new(&frame)) {
-            (Some(aio), Ok(mut msg)) => {
-                msg.set_pipe(self.raw);
-                hall.socket.send(aio, msg);
-                Ok(())
-            }
-            _ => {
-                tracing::error!(pipe = self.id.0, "no memory for a frame");
-                self.state.lock().busy = false;
-                Err(SendError::Busy(frame))
-            }
+        if let (Some(aio), Ok(mut msg)) = (aio, Msg::new(&frame)) {
+            msg.set_pipe(self.raw);
+            hall.socket.send(aio, msg);
+            Ok(())
+        } else {
+            tracing::error!(pipe = self.id.0, "no memory for a frame");
+            self.state.lock().busy = false;
+            Err(SendError::Busy(frame))
         }
     }
 

@@ -122,7 +122,7 @@ impl Socket {
         start_small();
         let mut raw = c::nng_socket::default();
         // SAFETY: `raw` is a valid place for the result.
-        check(unsafe { if poly { c::nng_pair1_open_poly(&mut raw) } else { c::nng_pair1_open(&mut raw) } })?;
+        check(unsafe { if poly { c::nng_pair1_open_poly(&raw mut raw) } else { c::nng_pair1_open(&raw mut raw) } })?;
         let notify = Box::into_raw(Box::new(notify));
         for event in [c::NNG_PIPE_EV_ADD_PRE, c::NNG_PIPE_EV_ADD_POST, c::NNG_PIPE_EV_REM_POST] {
             // SAFETY: the callback has the right type, and `notify` lives until the socket is closed.
@@ -157,7 +157,7 @@ impl Socket {
         let url = c_text(url)?;
         let mut dialer = c::nng_dialer::default();
         // SAFETY: `dialer` is a valid place, `url` a C text that nng copies.
-        check(unsafe { c::nng_dialer_create(&mut dialer, self.raw, url.as_ptr()) })?;
+        check(unsafe { c::nng_dialer_create(&raw mut dialer, self.raw, url.as_ptr()) })?;
         // SAFETY: takes a number.
         check(unsafe { c::nng_dialer_start(dialer, 0) })
     }
@@ -167,7 +167,7 @@ impl Socket {
         let url = c_text(url)?;
         let mut listener = c::nng_listener::default();
         // SAFETY: `listener` is a valid place, `url` a C text that nng copies.
-        check(unsafe { c::nng_listener_create(&mut listener, self.raw, url.as_ptr()) })?;
+        check(unsafe { c::nng_listener_create(&raw mut listener, self.raw, url.as_ptr()) })?;
         Ok(Listener(listener))
     }
 
@@ -205,7 +205,7 @@ impl Socket {
     fn is_raised(&self, option: &[u8]) -> bool {
         let mut fd: c_int = -1;
         // SAFETY: the name is a C text, `fd` a valid place.
-        if unsafe { c::nng_socket_get_int(self.raw, name(option), &mut fd) } != 0 || fd < 0 {
+        if unsafe { c::nng_socket_get_int(self.raw, name(option), &raw mut fd) } != 0 || fd < 0 {
             return false;
         }
         // SAFETY: the descriptor is the socket's own and is closed with it; the caller keeps the socket open meanwhile.
@@ -244,7 +244,7 @@ impl Listener {
         }
         let mut port: c_int = 0;
         // SAFETY: the name is a C text, `port` a valid place.
-        let known = unsafe { c::nng_listener_get_int(self.0, name(c::NNG_OPT_TCP_BOUND_PORT), &mut port) };
+        let known = unsafe { c::nng_listener_get_int(self.0, name(c::NNG_OPT_TCP_BOUND_PORT), &raw mut port) };
         Ok((known == 0).then(|| u16::try_from(port).ok()).flatten())
     }
 }
@@ -266,7 +266,7 @@ impl RawPipe {
     pub(super) fn peer_pid(self) -> Option<u32> {
         let mut pid = 0;
         // SAFETY: the name is a C text, `pid` a valid place.
-        let code = unsafe { c::nng_pipe_get_uint64(self.c(), name(c::NNG_OPT_IPC_PEER_PID), &mut pid) };
+        let code = unsafe { c::nng_pipe_get_uint64(self.c(), name(c::NNG_OPT_IPC_PEER_PID), &raw mut pid) };
         (code == 0).then(|| u32::try_from(pid).ok()).flatten()
     }
 
@@ -283,7 +283,7 @@ impl RawPipe {
     fn address(self, option: &[u8]) -> Option<SocketAddr> {
         let mut address = c::nng_sockaddr::default();
         // SAFETY: the name is a C text, `address` a valid place.
-        if unsafe { c::nng_pipe_get_addr(self.c(), name(option), &mut address) } != 0 {
+        if unsafe { c::nng_pipe_get_addr(self.c(), name(option), &raw mut address) } != 0 {
             return None;
         }
         // SAFETY: the union was zeroed and then filled by nng; the family says which part of it holds, and every bit pattern is valid.
@@ -315,7 +315,7 @@ impl Aio {
         let slot = Box::into_raw(Box::new(Slot { aio: AtomicPtr::new(ptr::null_mut()), done }));
         let mut aio = ptr::null_mut();
         // SAFETY: `aio` is a valid place; the slot lives until the aio is freed.
-        let made = check(unsafe { c::nng_aio_alloc(&mut aio, Some(on_done), slot.cast()) });
+        let made = check(unsafe { c::nng_aio_alloc(&raw mut aio, Some(on_done), slot.cast()) });
         if let Err(code) = made {
             // SAFETY: nobody else has the pointer.
             drop(unsafe { Box::from_raw(slot) });
@@ -369,7 +369,7 @@ impl Msg {
     pub(super) fn new(body: &[u8]) -> Result<Self, Code> {
         let mut raw = ptr::null_mut();
         // SAFETY: `raw` is a valid place.
-        check(unsafe { c::nng_msg_alloc(&mut raw, body.len()) })?;
+        check(unsafe { c::nng_msg_alloc(&raw mut raw, body.len()) })?;
         // SAFETY: the new message's body has `body.len()` bytes of its own.
         unsafe { ptr::copy_nonoverlapping(body.as_ptr(), c::nng_msg_body(raw).cast(), body.len()) };
         Ok(Self(raw))
