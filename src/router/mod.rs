@@ -56,6 +56,7 @@ pub struct RouterBuilder {
     mode: Mode,
     folder: PathBuf,
     hub: Option<String>,
+    is_guest: bool,
     listen: Vec<Endpoint>,
     hubs: Vec<Endpoint>,
     vnets: Vec<String>,
@@ -146,6 +147,7 @@ impl RouterBuilder {
             mode,
             folder,
             hub: Some(HUB.into()),
+            is_guest: false,
             listen: Vec::new(),
             hubs: Vec::new(),
             vnets: Vec::new(),
@@ -164,6 +166,12 @@ impl RouterBuilder {
     /// The name of the machine's hub: a file name in the folder. Default `hub_1`. This router is the hub if nobody else is, and joins it otherwise.
     pub fn hub(mut self, name: impl Into<String>) -> Self {
         self.hub = Some(name.into());
+        self
+    }
+
+    /// Joins the machine's hub where there is one, and never becomes it: for programs that end soon, after which the others would have to find another.
+    pub fn guest(mut self) -> Self {
+        self.is_guest = true;
         self
     }
 
@@ -214,7 +222,10 @@ impl RouterBuilder {
         self.check()?;
         let switch = Switch::new(self.mode, self.limits.clone(), random());
         let hub = self.hub.as_ref().filter(|_| self.mode != Mode::Local).map(|name| self.endpoint(name));
-        let (listen, hubs, vnets) = (self.listen.clone(), self.hubs.clone(), self.vnets.clone());
+        let (listen, mut hubs, vnets) = (self.listen.clone(), self.hubs.clone(), self.vnets.clone());
+        // Nobody knows yet who is the machine's hub: it is to be joined until this router turns out to be it.
+        hubs.extend(hub.clone());
+        let hub = hub.filter(|_| !self.is_guest);
         let bridge = if self.mode == Mode::Local { None } else { Some(self.bridge(&switch).await?) };
         if let Some(bridge) = &bridge {
             for at in listen {
