@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
-use crate::directory::entry::{Entry, LOCAL_VNET};
+use crate::directory::entry::{Entry, Known, LOCAL_VNET};
 use crate::subject;
 use crate::value::Value;
 
@@ -83,6 +83,10 @@ struct Hub {
     kind: Kind,
     /// What a network hub says it serves; asked first.
     vnets: Option<Vec<String>>,
+    /// Which life of a Rust router is there.
+    incarnation: Option<u64>,
+    /// It has said what it knows.
+    has_told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,12 +192,36 @@ impl Core {
         names
     }
 
+    /// Every router known: this one, Rust routers, and Python routers that provide something or are a hub.
+    pub(crate) fn routers(&self) -> Vec<Known> {
+        let own = Known { home: self.home.clone(), is_rust: true, entries: self.own_state().entries };
+        let rust = self.others.values();
+        let rust = rust.map(|state| Known { home: state.home.clone(), is_rust: true, entries: state.entries.clone() });
+        let mut known: Vec<Known> = std::iter::once(own).chain(rust).collect();
+        for entry in self.python.values().flatten() {
+            let home = Addr { connection: None, ..entry.addr.clone() };
+            match known.iter_mut().find(|router| !router.is_rust && router.home == home) {
+                Some(router) if router.entries.contains(entry) => {}
+                Some(router) => router.entries.push(entry.clone()),
+                None => known.push(Known { home, is_rust: false, entries: vec![entry.clone()] }),
+            }
+        }
+        for hub in self.hubs.iter().filter(|hub| hub.kind == Kind::Python) {
+            let home = Addr { connection: None, ..Addr::at(hub.at.clone(), DIRECTORY) };
+            let is_known = known.iter().any(|router| router_of(&router.home) == router_of(&home));
+            if !is_known && !self.python.contains_key(&hub.at) {
+                known.push(Known { home, is_rust: false, entries: Vec::new() });
+            }
+        }
+        known
+    }
+
     // ---- other directories ---------------------------------------------------------------------------
 
     /// A hub to be joined as soon as somebody is there.
     pub(crate) fn join(&mut self, hub: Endpoint) {
         if !self.hubs.iter().any(|other| other.at == hub) {
-            self.hubs.push(Hub { at: hub, kind: Kind::Unknown, vnets: None });
+            self.hubs.push(Hub { at: hub, kind: Kind::Unknown, vnets: None, incarnation: None, has_told: false });
         }
     }
 
@@ -210,6 +238,19 @@ impl Core {
     /// Hubs of which it is not known who is there.
     pub(crate) fn missing_hubs(&self) -> Vec<Endpoint> {
         self.hubs.iter().filter(|hub| hub.kind == Kind::Unknown).map(|hub| hub.at.clone()).collect()
+    }
+
+    /// The first hub that has not said what it knows, as long as there is one.
+    pub(crate) fn silent_hub(&self) -> Option<&Endpoint> {
+        self.hubs.iter().find(|hub| !hub.has_told).map(|hub| &hub.at)
+    }
+
+    /// Which life of a Rust router is at a hub.
+    pub(crate) fn hub_is(&mut self, name: &Endpoint, incarnation: u64) {
+        if let Some(hub) = self.hubs.iter_mut().find(|hub| hub.at == *name) {
+            hub.has_told &= hub.incarnation == Some(incarnation);
+            hub.incarnation = Some(incarnation);
+        }
     }
 
     /// A Rust router is reachable. If it is a hub of ours, it is told everything; its answer makes it a neighbour.
@@ -230,8 +271,7 @@ impl Core {
     /// A router cannot be reached any more: what it provides is gone, and everybody is told so.
     pub(crate) fn peer_gone(&mut self, name: &Endpoint) -> bool {
         if let Some(hub) = self.hubs.iter_mut().find(|hub| hub.at == *name) {
-            hub.kind = Kind::Unknown;
-            hub.vnets = None;
+            *hub = Hub { at: name.clone(), kind: Kind::Unknown, vnets: None, incarnation: None, has_told: false };
         }
         self.neighbours.retain(|neighbour| neighbour != name);
         let mut changed = self.python.remove(name).is_some();
@@ -253,7 +293,7 @@ impl Core {
     /// A Rust directory says what it knows. True if something is new here.
     pub(crate) fn heard(&mut self, from: &Addr, states: Vec<State>) -> bool {
         let Some(neighbour) = router_of(from) else { return false };
-        let mut changed = false;
+        let mut changed = self.hub_tells(&neighbour, &states);
         for state in states {
             changed |= self.heard_one(&neighbour, from, state);
         }
@@ -261,6 +301,17 @@ impl Core {
             self.welcome(&neighbour);
         }
         changed
+    }
+
+    /// A hub that tells of itself tells all it knows. True if it had not.
+    fn hub_tells(&mut self, neighbour: &Endpoint, states: &[State]) -> bool {
+        let is_own = |hub: &&mut Hub| {
+            let tells = |state: &State| Some(state.incarnation) == hub.incarnation && is_at(&state.home, neighbour);
+            !hub.has_told && states.iter().any(tells)
+        };
+        let Some(hub) = self.hubs.iter_mut().find(is_own) else { return false };
+        hub.has_told = true;
+        true
     }
 
     fn heard_one(&mut self, neighbour: &Endpoint, from: &Addr, mut state: State) -> bool {
@@ -397,7 +448,9 @@ impl Core {
             addr.machine == self.home.machine && (addr.net.is_none() || addr.net == self.home.net) || rust
         };
         entries.retain(|entry| !known_better(&entry.addr));
-        self.learn_python(hub.clone(), from, entries)
+        let is_first = self.hubs.iter_mut().find(|other| other.at == *hub && !other.has_told);
+        let is_first = is_first.map(|hub| hub.has_told = true).is_some();
+        self.learn_python(hub.clone(), from, entries) || is_first
     }
 
     fn learn_python(&mut self, router: Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {

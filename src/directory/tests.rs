@@ -215,3 +215,17 @@ fn an_entry_is_a_list_of_five_and_longer_ones_are_read() {
     let shorter = crate::wire::encode(&(Addr::local(3), "S", ())).unwrap();
     assert!(crate::wire::decode::<Entry>(&shorter).is_err());
 }
+
+#[test]
+fn a_hub_has_told_once_it_has_told_of_itself() {
+    let mut network = Network::new(&[A, HUB]);
+    network.at(A).join(HUB.into());
+    network.at(A).hub_is(&HUB.into(), 2);
+    assert_eq!(network.at(A).silent_hub(), Some(&HUB.into()));
+    network.join(A, HUB);
+    assert_eq!(network.at(A).silent_hub(), None);
+    let homes: Vec<Addr> = network.at(A).routers().into_iter().map(|router| router.home).collect();
+    assert_eq!(homes, [home(A), home(HUB)]);
+    network.lose(HUB);
+    assert_eq!(network.at(A).silent_hub(), Some(&HUB.into()));
+}

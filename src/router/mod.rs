@@ -16,8 +16,8 @@ use crate::addr::{Addr, Endpoint};
 use crate::agent::{self, Agent, Spawned, Supervised};
 use crate::config::Limits;
 use crate::connection::Connection;
-use crate::directory::{self, Directory, Wake};
-use crate::error::StartError;
+use crate::directory::{self, Directory, Known, Wake};
+use crate::error::{JoinError, StartError};
 use crate::transport::{EventSink, ListenError, Options, Transport, nng::NngTransport};
 use bridge::{Bridge, CloseDown, Listen};
 pub use counters::Stats;
@@ -116,6 +116,21 @@ impl Router {
     #[must_use]
     pub fn net_addr(&self, number: u64) -> Addr {
         Addr { net: self.switch.net_endpoint(), ..self.switch.own_addr(number) }
+    }
+
+    /// Every router that the directory knows, with what each provides: this one first. Complete after [`joined`](Router::joined), and newer with every look.
+    #[must_use]
+    pub fn known(&self) -> Vec<Known> {
+        self.switch.board.routers()
+    }
+
+    /// Waits until every hub that this router joins has said what it knows. At once where this router is the hub, or joins none.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::Silent`]: nobody is at a hub, or does not answer in time; start one, or wait longer.
+    pub async fn joined(&self, limit: Duration) -> Result<(), JoinError> {
+        self.switch.board.joined(limit).await
     }
 
     /// What has been counted since the start.
