@@ -5,7 +5,7 @@
 //! goodbye, is remembered as dead, and nothing said in its name counts any more.
 //!
 //! Python directories only ever add. What one of them shares is believed of its own entries, from a hub also of those of its other Python routers, and goes when the
-//! router that said it goes.
+//! router that said it goes. They tell one router only, so that one tells its Rust neighbours for them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -31,6 +31,9 @@ pub(crate) struct State {
     pub(crate) incarnation: u64,
     pub(crate) version: u64,
     pub(crate) entries: Vec<Entry>,
+    /// What the Python routers provide that share with it: they tell nobody else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) python: Vec<Entry>,
     /// It is dead, or says goodbye.
     pub(crate) gone: bool,
 }
@@ -56,6 +59,18 @@ impl What {
             What::Share(_) => subject::SHARE_ENTRIES,
             What::AskVnets => subject::GET_VNETS,
         }
+    }
+}
+
+impl State {
+    /// How much it says.
+    fn len(&self) -> usize {
+        self.entries.len() + self.python.len()
+    }
+
+    /// The same router, which has ended.
+    fn ended(self) -> Self {
+        Self { entries: Vec::new(), python: Vec::new(), gone: true, ..self }
     }
 }
 
@@ -149,10 +164,15 @@ impl Core {
     }
 
     fn own_changed(&mut self) {
+        self.tell_own();
+        self.round();
+    }
+
+    /// Tells a new version of what this router and the Python routers that share with it provide.
+    fn tell_own(&mut self) {
         self.version += 1;
         let state = self.own_state();
         self.tell_neighbours(&state, None);
-        self.round();
     }
 
     fn own_state(&self) -> State {
@@ -161,6 +181,7 @@ impl Core {
             incarnation: self.incarnation,
             version: self.version,
             entries: self.own.iter().map(|(_, entry)| entry.clone()).collect(),
+            python: self.python.values().flatten().filter(|entry| entry.addr.net.is_none()).cloned().collect(),
             gone: false,
         }
     }
@@ -168,9 +189,11 @@ impl Core {
     // ---- who provides what -----------------------------------------------------------------------
 
     /// Everything known: own entries first, then the machine's, then the network's.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn entries<'a>(&'a self) -> impl Iterator<Item = &'a Entry> {
         let own = self.own.iter().map(|(_, entry)| entry);
-        let others = || self.others.values().flat_map(|state| &state.entries).chain(self.python.values().flatten());
+        let is_news = |entry: &&Entry| !self.python.values().flatten().any(|known| known.is_same(entry));
+        let told = move |state: &'a State| state.entries.iter().chain(state.python.iter().filter(is_news));
+        let others = move || self.others.values().flat_map(told).chain(self.python.values().flatten());
         let near = others().filter(|entry| entry.addr.net.is_none());
         let far = others().filter(|entry| entry.addr.net.is_some());
         own.chain(near).chain(far)
@@ -198,7 +221,8 @@ impl Core {
         let rust = self.others.values();
         let rust = rust.map(|state| Known { home: state.home.clone(), is_rust: true, entries: state.entries.clone() });
         let mut known: Vec<Known> = std::iter::once(own).chain(rust).collect();
-        for entry in self.python.values().flatten() {
+        let told = self.others.values().flat_map(|state| &state.python);
+        for entry in self.python.values().flatten().chain(told) {
             let home = Addr { connection: None, ..entry.addr.clone() };
             match known.iter_mut().find(|router| !router.is_rust && router.home == home) {
                 Some(router) if router.entries.contains(entry) => {}
@@ -275,6 +299,9 @@ impl Core {
         }
         self.neighbours.retain(|neighbour| neighbour != name);
         let mut changed = self.python.remove(name).is_some();
+        if changed {
+            self.tell_own();
+        }
         let lost: Vec<u64> =
             self.others.values().filter(|state| is_at(&state.home, name)).map(|state| state.incarnation).collect();
         for incarnation in lost {
@@ -286,7 +313,7 @@ impl Core {
 
     /// What neighbours hear when this router goes.
     pub(crate) fn goodbye(&mut self) {
-        let state = State { entries: Vec::new(), gone: true, version: self.version + 1, ..self.own_state() };
+        let state = State { version: self.version + 1, ..self.own_state().ended() };
         self.tell_neighbours(&state, None);
     }
 
@@ -325,11 +352,14 @@ impl Core {
             return was_known;
         }
         let is_news = known.is_none_or(|known| known.version < state.version);
-        if !is_news || (known.is_none() && self.others.len() >= ROUTERS) || state.entries.len() > ENTRIES {
+        if !is_news || (known.is_none() && self.others.len() >= ROUTERS) || state.len() > ENTRIES {
             return false;
         }
         // What came over the network without saying from where is at the other end of it.
-        for addr in state.entries.iter_mut().map(|entry| &mut entry.addr).chain([&mut state.home]) {
+        state.python.retain(|entry| entry.addr.machine != self.home.machine);
+        for addr in
+            state.entries.iter_mut().chain(&mut state.python).map(|entry| &mut entry.addr).chain([&mut state.home])
+        {
             addr.net = addr.net.take().or_else(|| from.net.clone());
         }
         if let Some(machine) = &state.home.machine {
@@ -356,7 +386,7 @@ impl Core {
         }
         self.dead.push_back(incarnation);
         if let Some(state) = self.others.remove(&incarnation) {
-            let gone = State { entries: Vec::new(), gone: true, ..state };
+            let gone = state.ended();
             self.tell_neighbours(&gone, told_by);
         }
     }
@@ -372,6 +402,10 @@ impl Core {
     fn send_states(&mut self, name: &Endpoint, mut states: Vec<State>) {
         for state in &mut states {
             state.entries = self.visible(&state.entries, name.scheme());
+            // From the network a Python router of this machine would be two hops away, which it cannot answer.
+            let python =
+                if name.scheme() == Scheme::Tcp { Vec::new() } else { self.visible(&state.python, Scheme::Ipc) };
+            state.python = python;
         }
         self.outbox.push(Outgoing { to: Addr::at(name.clone(), DIRECTORY), what: What::Sync(states) });
     }
@@ -462,10 +496,17 @@ impl Core {
             entry.addr.net = entry.addr.net.take().or_else(|| from.net.clone());
         }
         if entries.is_empty() {
-            return self.python.remove(&router).is_some();
+            let changed = self.python.remove(&router).is_some();
+            if changed {
+                self.tell_own();
+            }
+            return changed;
         }
         let changed = self.python.get(&router) != Some(&entries);
         self.python.insert(router, entries);
+        if changed {
+            self.tell_own();
+        }
         changed
     }
 
