@@ -91,6 +91,25 @@ impl Contents {
         wire::encode_element(element).map(|encoded| Self(Form::Encoded(encoded))).map_err(refused)
     }
 
+    /// Contents of one Ion value as people type it: `{rows: [1, 2.5e0], name: "x"}`. JSON is Ion, except that 2.5 is a decimal.
+    ///
+    /// # Errors
+    ///
+    /// When the text is not one Ion value.
+    pub fn from_text(text: &str) -> Result<Self, ContentsError> {
+        let element = wire::text_to_element(text).map_err(|error| wrong::<Element>(&error))?;
+        Self::from_element(&element)
+    }
+
+    /// The contents as Ion text on one line.
+    ///
+    /// # Errors
+    ///
+    /// When they are not valid Ion, or a value that cannot be encoded.
+    pub fn to_text(&self) -> Result<String, ContentsError> {
+        wire::element_to_text(&self.element()?).map_err(|error| wrong::<Element>(&error))
+    }
+
     /// The contents as an Ion element.
     ///
     /// # Errors
@@ -189,6 +208,15 @@ mod tests {
         assert!(error.to_string().contains("string"), "{error}");
         let (same, back) = near.take::<i64>().unwrap_err();
         assert_eq!((same, back.get::<String>().unwrap().as_str()), (error, "forty"));
+    }
+
+    #[test]
+    fn contents_are_read_from_text_and_written_as_such() {
+        let contents = Contents::from_text("{rows: [1, 2.5e0, sym], name: \"x\"}").unwrap();
+        let again = Contents::from_text(&contents.to_text().unwrap()).unwrap();
+        assert!(contents.element().unwrap() == again.element().unwrap());
+        assert_eq!("a".into_contents().to_text().unwrap(), "\"a\"");
+        assert!(Contents::from_text("{rows").unwrap_err().to_string().contains("not one Ion value"));
     }
 
     #[test]

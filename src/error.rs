@@ -27,6 +27,9 @@ pub enum Error {
     /// No provider was found: see [`FindError`].
     #[error(transparent)]
     Find(#[from] FindError),
+    /// A hub was not joined: see [`JoinError`].
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// An entry was not registered: see [`RegisterError`].
     #[error(transparent)]
     Register(#[from] RegisterError),
@@ -113,6 +116,20 @@ pub enum FindError {
         within: Duration,
         /// Services that are known here.
         provided: Vec<String>,
+    },
+}
+
+/// Why a router does not know yet what the network knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// A hub has not said what it knows: start one there, or wait for it longer.
+    #[error("no hub answers at {hub} within {within:?}")]
+    Silent {
+        /// The hub that this router joins.
+        hub: Endpoint,
+        /// How long it was waited for.
+        within: Duration,
     },
 }
 

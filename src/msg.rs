@@ -162,6 +162,11 @@ impl Msg {
         })
     }
 
+    /// The contents as they are, moved out; null is left. To answer with them, or to pass them on, and still answer.
+    pub fn take_raw(&mut self) -> Contents {
+        std::mem::replace(&mut self.contents, Contents::null())
+    }
+
     /// The contents as they are, to look at as an [`Element`](crate::Element) or to be passed on unchanged.
     #[must_use]
     pub fn into_raw(mut self) -> (Contents, Handled) {

@@ -5,14 +5,14 @@
 //! goodbye, is remembered as dead, and nothing said in its name counts any more.
 //!
 //! Python directories only ever add. What one of them shares is believed of its own entries, from a hub also of those of its other Python routers, and goes when the
-//! router that said it goes.
+//! router that said it goes. They tell one router only, so that one tells its Rust neighbours for them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
-use crate::directory::entry::{Entry, LOCAL_VNET};
+use crate::directory::entry::{Entry, Known, LOCAL_VNET};
 use crate::subject;
 use crate::value::Value;
 
@@ -31,6 +31,9 @@ pub(crate) struct State {
     pub(crate) incarnation: u64,
     pub(crate) version: u64,
     pub(crate) entries: Vec<Entry>,
+    /// What the Python routers provide that share with it: they tell nobody else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) python: Vec<Entry>,
     /// It is dead, or says goodbye.
     pub(crate) gone: bool,
 }
@@ -59,6 +62,18 @@ impl What {
     }
 }
 
+impl State {
+    /// How much it says.
+    fn len(&self) -> usize {
+        self.entries.len() + self.python.len()
+    }
+
+    /// The same router, which has ended.
+    fn ended(self) -> Self {
+        Self { entries: Vec::new(), python: Vec::new(), gone: true, ..self }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Core {
     home: Addr,
@@ -83,6 +98,10 @@ struct Hub {
     kind: Kind,
     /// What a network hub says it serves; asked first.
     vnets: Option<Vec<String>>,
+    /// Which life of a Rust router is there.
+    incarnation: Option<u64>,
+    /// It has said what it knows.
+    has_told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,10 +164,15 @@ impl Core {
     }
 
     fn own_changed(&mut self) {
+        self.tell_own();
+        self.round();
+    }
+
+    /// Tells a new version of what this router and the Python routers that share with it provide.
+    fn tell_own(&mut self) {
         self.version += 1;
         let state = self.own_state();
         self.tell_neighbours(&state, None);
-        self.round();
     }
 
     fn own_state(&self) -> State {
@@ -157,6 +181,7 @@ impl Core {
             incarnation: self.incarnation,
             version: self.version,
             entries: self.own.iter().map(|(_, entry)| entry.clone()).collect(),
+            python: self.python.values().flatten().filter(|entry| entry.addr.net.is_none()).cloned().collect(),
             gone: false,
         }
     }
@@ -164,9 +189,11 @@ impl Core {
     // ---- who provides what -----------------------------------------------------------------------
 
     /// Everything known: own entries first, then the machine's, then the network's.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn entries<'a>(&'a self) -> impl Iterator<Item = &'a Entry> {
         let own = self.own.iter().map(|(_, entry)| entry);
-        let others = || self.others.values().flat_map(|state| &state.entries).chain(self.python.values().flatten());
+        let is_news = |entry: &&Entry| !self.python.values().flatten().any(|known| known.is_same(entry));
+        let told = move |state: &'a State| state.entries.iter().chain(state.python.iter().filter(is_news));
+        let others = move || self.others.values().flat_map(told).chain(self.python.values().flatten());
         let near = others().filter(|entry| entry.addr.net.is_none());
         let far = others().filter(|entry| entry.addr.net.is_some());
         own.chain(near).chain(far)
@@ -188,12 +215,37 @@ impl Core {
         names
     }
 
+    /// Every router known: this one, Rust routers, and Python routers that provide something or are a hub.
+    pub(crate) fn routers(&self) -> Vec<Known> {
+        let own = Known { home: self.home.clone(), is_rust: true, entries: self.own_state().entries };
+        let rust = self.others.values();
+        let rust = rust.map(|state| Known { home: state.home.clone(), is_rust: true, entries: state.entries.clone() });
+        let mut known: Vec<Known> = std::iter::once(own).chain(rust).collect();
+        let told = self.others.values().flat_map(|state| &state.python);
+        for entry in self.python.values().flatten().chain(told) {
+            let home = Addr { connection: None, ..entry.addr.clone() };
+            match known.iter_mut().find(|router| !router.is_rust && router.home == home) {
+                Some(router) if router.entries.contains(entry) => {}
+                Some(router) => router.entries.push(entry.clone()),
+                None => known.push(Known { home, is_rust: false, entries: vec![entry.clone()] }),
+            }
+        }
+        for hub in self.hubs.iter().filter(|hub| hub.kind == Kind::Python) {
+            let home = Addr { connection: None, ..Addr::at(hub.at.clone(), DIRECTORY) };
+            let is_known = known.iter().any(|router| router_of(&router.home) == router_of(&home));
+            if !is_known && !self.python.contains_key(&hub.at) {
+                known.push(Known { home, is_rust: false, entries: Vec::new() });
+            }
+        }
+        known
+    }
+
     // ---- other directories ---------------------------------------------------------------------------
 
     /// A hub to be joined as soon as somebody is there.
     pub(crate) fn join(&mut self, hub: Endpoint) {
         if !self.hubs.iter().any(|other| other.at == hub) {
-            self.hubs.push(Hub { at: hub, kind: Kind::Unknown, vnets: None });
+            self.hubs.push(Hub { at: hub, kind: Kind::Unknown, vnets: None, incarnation: None, has_told: false });
         }
     }
 
@@ -210,6 +262,19 @@ impl Core {
     /// Hubs of which it is not known who is there.
     pub(crate) fn missing_hubs(&self) -> Vec<Endpoint> {
         self.hubs.iter().filter(|hub| hub.kind == Kind::Unknown).map(|hub| hub.at.clone()).collect()
+    }
+
+    /// The first hub that has not said what it knows, as long as there is one.
+    pub(crate) fn silent_hub(&self) -> Option<&Endpoint> {
+        self.hubs.iter().find(|hub| !hub.has_told).map(|hub| &hub.at)
+    }
+
+    /// Which life of a Rust router is at a hub.
+    pub(crate) fn hub_is(&mut self, name: &Endpoint, incarnation: u64) {
+        if let Some(hub) = self.hubs.iter_mut().find(|hub| hub.at == *name) {
+            hub.has_told &= hub.incarnation == Some(incarnation);
+            hub.incarnation = Some(incarnation);
+        }
     }
 
     /// A Rust router is reachable. If it is a hub of ours, it is told everything; its answer makes it a neighbour.
@@ -230,11 +295,13 @@ impl Core {
     /// A router cannot be reached any more: what it provides is gone, and everybody is told so.
     pub(crate) fn peer_gone(&mut self, name: &Endpoint) -> bool {
         if let Some(hub) = self.hubs.iter_mut().find(|hub| hub.at == *name) {
-            hub.kind = Kind::Unknown;
-            hub.vnets = None;
+            *hub = Hub { at: name.clone(), kind: Kind::Unknown, vnets: None, incarnation: None, has_told: false };
         }
         self.neighbours.retain(|neighbour| neighbour != name);
         let mut changed = self.python.remove(name).is_some();
+        if changed {
+            self.tell_own();
+        }
         let lost: Vec<u64> =
             self.others.values().filter(|state| is_at(&state.home, name)).map(|state| state.incarnation).collect();
         for incarnation in lost {
@@ -246,14 +313,14 @@ impl Core {
 
     /// What neighbours hear when this router goes.
     pub(crate) fn goodbye(&mut self) {
-        let state = State { entries: Vec::new(), gone: true, version: self.version + 1, ..self.own_state() };
+        let state = State { version: self.version + 1, ..self.own_state().ended() };
         self.tell_neighbours(&state, None);
     }
 
     /// A Rust directory says what it knows. True if something is new here.
     pub(crate) fn heard(&mut self, from: &Addr, states: Vec<State>) -> bool {
         let Some(neighbour) = router_of(from) else { return false };
-        let mut changed = false;
+        let mut changed = self.hub_tells(&neighbour, &states);
         for state in states {
             changed |= self.heard_one(&neighbour, from, state);
         }
@@ -261,6 +328,17 @@ impl Core {
             self.welcome(&neighbour);
         }
         changed
+    }
+
+    /// A hub that tells of itself tells all it knows. True if it had not.
+    fn hub_tells(&mut self, neighbour: &Endpoint, states: &[State]) -> bool {
+        let is_own = |hub: &&mut Hub| {
+            let tells = |state: &State| Some(state.incarnation) == hub.incarnation && is_at(&state.home, neighbour);
+            !hub.has_told && states.iter().any(tells)
+        };
+        let Some(hub) = self.hubs.iter_mut().find(is_own) else { return false };
+        hub.has_told = true;
+        true
     }
 
     fn heard_one(&mut self, neighbour: &Endpoint, from: &Addr, mut state: State) -> bool {
@@ -274,11 +352,14 @@ impl Core {
             return was_known;
         }
         let is_news = known.is_none_or(|known| known.version < state.version);
-        if !is_news || (known.is_none() && self.others.len() >= ROUTERS) || state.entries.len() > ENTRIES {
+        if !is_news || (known.is_none() && self.others.len() >= ROUTERS) || state.len() > ENTRIES {
             return false;
         }
         // What came over the network without saying from where is at the other end of it.
-        for addr in state.entries.iter_mut().map(|entry| &mut entry.addr).chain([&mut state.home]) {
+        state.python.retain(|entry| entry.addr.machine != self.home.machine);
+        for addr in
+            state.entries.iter_mut().chain(&mut state.python).map(|entry| &mut entry.addr).chain([&mut state.home])
+        {
             addr.net = addr.net.take().or_else(|| from.net.clone());
         }
         if let Some(machine) = &state.home.machine {
@@ -305,7 +386,7 @@ impl Core {
         }
         self.dead.push_back(incarnation);
         if let Some(state) = self.others.remove(&incarnation) {
-            let gone = State { entries: Vec::new(), gone: true, ..state };
+            let gone = state.ended();
             self.tell_neighbours(&gone, told_by);
         }
     }
@@ -321,6 +402,10 @@ impl Core {
     fn send_states(&mut self, name: &Endpoint, mut states: Vec<State>) {
         for state in &mut states {
             state.entries = self.visible(&state.entries, name.scheme());
+            // From the network a Python router of this machine would be two hops away, which it cannot answer.
+            let python =
+                if name.scheme() == Scheme::Tcp { Vec::new() } else { self.visible(&state.python, Scheme::Ipc) };
+            state.python = python;
         }
         self.outbox.push(Outgoing { to: Addr::at(name.clone(), DIRECTORY), what: What::Sync(states) });
     }
@@ -397,7 +482,9 @@ impl Core {
             addr.machine == self.home.machine && (addr.net.is_none() || addr.net == self.home.net) || rust
         };
         entries.retain(|entry| !known_better(&entry.addr));
-        self.learn_python(hub.clone(), from, entries)
+        let is_first = self.hubs.iter_mut().find(|other| other.at == *hub && !other.has_told);
+        let is_first = is_first.map(|hub| hub.has_told = true).is_some();
+        self.learn_python(hub.clone(), from, entries) || is_first
     }
 
     fn learn_python(&mut self, router: Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {
@@ -409,10 +496,17 @@ impl Core {
             entry.addr.net = entry.addr.net.take().or_else(|| from.net.clone());
         }
         if entries.is_empty() {
-            return self.python.remove(&router).is_some();
+            let changed = self.python.remove(&router).is_some();
+            if changed {
+                self.tell_own();
+            }
+            return changed;
         }
         let changed = self.python.get(&router) != Some(&entries);
         self.python.insert(router, entries);
+        if changed {
+            self.tell_own();
+        }
         changed
     }
 

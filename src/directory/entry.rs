@@ -26,6 +26,18 @@ pub struct Entry {
     pub perms: Value,
 }
 
+/// A router, as the directory of another knows it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Known {
+    /// Where it is; the connection number is absent.
+    pub home: Addr,
+    /// Whether it is one of this library; if not, Python's.
+    pub is_rust: bool,
+    /// What it provides, as far as the router that was asked may see it.
+    pub entries: Vec<Entry>,
+}
+
 impl Entry {
     /// Whether this is the service asked for, with equal values on the keys asked for.
     #[must_use]

@@ -20,7 +20,7 @@ use crate::addr::{Addr, Endpoint, Scheme};
 use crate::agent::Agent;
 use crate::connection::Connection;
 use crate::contents::{ContentsError, IntoContents};
-use crate::error::{FindError, RegisterError};
+use crate::error::{FindError, JoinError, RegisterError};
 use crate::msg::{Handled, Msg};
 use crate::port::Port;
 use crate::router::switch::{Stage, Switch};
@@ -28,7 +28,7 @@ use crate::subject;
 use crate::transport::ListenError;
 use crate::value::Value;
 use core::{Core, Outgoing, State, What};
-pub use entry::{Entry, LOCAL_VNET};
+pub use entry::{Entry, Known, LOCAL_VNET};
 
 /// Pause between tries to reach or become a hub that is not there. Default 200 ms: a dial to nobody costs well under a millisecond, and a person does not notice.
 const RETRY: Duration = Duration::from_millis(200);
@@ -95,12 +95,31 @@ impl Board {
         self.core.lock().join(hub);
     }
 
+    /// Every router known, this one first.
+    pub(crate) fn routers(&self) -> Vec<Known> {
+        self.core.lock().routers()
+    }
+
+    /// Waits until every hub has said what it knows.
+    pub(crate) async fn joined(&self, limit: Duration) -> Result<(), JoinError> {
+        let mut changed = self.changed.subscribe();
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let Some(hub) = self.core.lock().silent_hub().cloned() else { return Ok(()) };
+            // The sender lives in the router, which the caller holds: only the time can run out.
+            if !matches!(tokio::time::timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
+                return Err(JoinError::Silent { hub, within: limit });
+            }
+        }
+    }
+
     pub(crate) fn forget(&self, connection: u64) {
         self.with(|core| core.forget(connection));
     }
 
-    pub(crate) fn peer_up(&self, name: &Endpoint, _incarnation: u64) {
+    pub(crate) fn peer_up(&self, name: &Endpoint, incarnation: u64) {
         self.with(|core| {
+            core.hub_is(name, incarnation);
             core.peer_up(name);
             false
         });
@@ -463,7 +482,10 @@ fn seek_hub(switch: &Switch, hub: &Endpoint) {
         Ok(bound) => {
             tracing::info!(%bound, "this router is the hub");
             switch.listens_at(bound.clone());
-            switch.board.core.lock().leave(&bound);
+            switch.board.with(|core| {
+                core.leave(&bound);
+                true
+            });
             return;
         }
         Err(ListenError::InUse { .. }) => {}

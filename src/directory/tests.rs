@@ -215,3 +215,44 @@ fn an_entry_is_a_list_of_five_and_longer_ones_are_read() {
     let shorter = crate::wire::encode(&(Addr::local(3), "S", ())).unwrap();
     assert!(crate::wire::decode::<Entry>(&shorter).is_err());
 }
+
+#[test]
+fn a_hub_has_told_once_it_has_told_of_itself() {
+    let mut network = Network::new(&[A, HUB]);
+    network.at(A).join(HUB.into());
+    network.at(A).hub_is(&HUB.into(), 2);
+    assert_eq!(network.at(A).silent_hub(), Some(&HUB.into()));
+    network.join(A, HUB);
+    assert_eq!(network.at(A).silent_hub(), None);
+    let homes: Vec<Addr> = network.at(A).routers().into_iter().map(|router| router.home).collect();
+    assert_eq!(homes, [home(A), home(HUB)]);
+    network.lose(HUB);
+    assert_eq!(network.at(A).silent_hub(), Some(&HUB.into()));
+}
+
+#[test]
+fn what_a_python_router_shares_with_the_hub_is_known_to_all() {
+    const PYTHON: &str = "ipc:///tmp/router_9";
+    let mut network = Network::new(&[A, B, HUB]);
+    network.join(A, HUB);
+    let from = Addr::at(PYTHON.into(), 1);
+    network.at(HUB).shared_by(&from, vec![entry(PYTHON, 3, "early")]);
+    network.settle();
+    network.join(B, HUB);
+    assert_eq!((network.sees(A, "early"), network.sees(B, "early")), (1, 1));
+    let known = network.at(A).routers().into_iter().find(|router| router.home == home(PYTHON)).unwrap();
+    assert!(!known.is_rust);
+
+    network.at(HUB).shared_by(&from, vec![entry(PYTHON, 3, "early"), entry(PYTHON, 4, "late")]);
+    network.settle();
+    assert_eq!((network.sees(A, "late"), network.sees(B, "late")), (1, 1));
+    network.at(HUB).peer_gone(&PYTHON.into());
+    network.settle();
+    assert_eq!((network.sees(A, "early"), network.sees(B, "late")), (0, 0));
+
+    network.at(HUB).shared_by(&from, vec![entry(PYTHON, 3, "again")]);
+    network.settle();
+    assert_eq!(network.sees(A, "again"), 1);
+    network.lose(HUB);
+    assert_eq!((network.sees(A, "again"), network.sees(B, "again")), (0, 0));
+}

@@ -229,9 +229,11 @@ impl Link {
         }
     }
 
-    /// Nothing waits, and nothing is on its way; what was accepted may still be without an outcome.
+    /// Nothing waits, nothing is on its way, and the peer has been told what has come of its messages; what was accepted by it may still be without an outcome.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        let owes = matches!(self.pipe, Pipe::Open(_)) && !self.may_be_python() && !self.owed.is_empty();
+        !owes
+            && self.queue.is_empty()
             && self.ledger.is_accepted()
             && !matches!(&self.pipe, Pipe::Open(open) if !open.control.is_empty())
     }

@@ -402,3 +402,15 @@ fn a_router_that_slept_itself_does_not_blame_its_peers() {
     }
     assert!(bench.acts.iter().any(|act| matches!(act, Act::Gone(_))), "it is given one more chance, not two");
 }
+
+#[test]
+fn a_link_that_owes_a_receipt_is_not_idle() {
+    let mut bench = Bench::introduced();
+    let inflow = Arc::new(Mutex::new(Inflow::default()));
+    inflow.lock().receive(0, 1);
+    bench.link.owe(77, inflow, 10, false, bench.now, &mut bench.acts);
+    assert!(!bench.link.is_idle(), "the peer would take its message for lost");
+    bench.after(ACK_DELAY);
+    assert_eq!(bench.drain().len(), 1);
+    assert!(bench.link.is_idle());
+}

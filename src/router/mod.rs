@@ -16,8 +16,8 @@ use crate::addr::{Addr, Endpoint};
 use crate::agent::{self, Agent, Spawned, Supervised};
 use crate::config::Limits;
 use crate::connection::Connection;
-use crate::directory::{self, Directory, Wake};
-use crate::error::StartError;
+use crate::directory::{self, Directory, Known, Wake};
+use crate::error::{JoinError, StartError};
 use crate::transport::{EventSink, ListenError, Options, Transport, nng::NngTransport};
 use bridge::{Bridge, CloseDown, Listen};
 pub use counters::Stats;
@@ -56,6 +56,7 @@ pub struct RouterBuilder {
     mode: Mode,
     folder: PathBuf,
     hub: Option<String>,
+    is_guest: bool,
     listen: Vec<Endpoint>,
     hubs: Vec<Endpoint>,
     vnets: Vec<String>,
@@ -117,6 +118,21 @@ impl Router {
         Addr { net: self.switch.net_endpoint(), ..self.switch.own_addr(number) }
     }
 
+    /// Every router that the directory knows, with what each provides: this one first. Complete after [`joined`](Router::joined), and newer with every look.
+    #[must_use]
+    pub fn known(&self) -> Vec<Known> {
+        self.switch.board.routers()
+    }
+
+    /// Waits until every hub that this router joins has said what it knows. At once where this router is the hub, or joins none.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::Silent`]: nobody is at a hub, or does not answer in time; start one, or wait longer.
+    pub async fn joined(&self, limit: Duration) -> Result<(), JoinError> {
+        self.switch.board.joined(limit).await
+    }
+
     /// What has been counted since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -146,6 +162,7 @@ impl RouterBuilder {
             mode,
             folder,
             hub: Some(HUB.into()),
+            is_guest: false,
             listen: Vec::new(),
             hubs: Vec::new(),
             vnets: Vec::new(),
@@ -164,6 +181,12 @@ impl RouterBuilder {
     /// The name of the machine's hub: a file name in the folder. Default `hub_1`. This router is the hub if nobody else is, and joins it otherwise.
     pub fn hub(mut self, name: impl Into<String>) -> Self {
         self.hub = Some(name.into());
+        self
+    }
+
+    /// Joins the machine's hub where there is one, and never becomes it: for programs that end soon, after which the others would have to find another.
+    pub fn guest(mut self) -> Self {
+        self.is_guest = true;
         self
     }
 
@@ -214,7 +237,10 @@ impl RouterBuilder {
         self.check()?;
         let switch = Switch::new(self.mode, self.limits.clone(), random());
         let hub = self.hub.as_ref().filter(|_| self.mode != Mode::Local).map(|name| self.endpoint(name));
-        let (listen, hubs, vnets) = (self.listen.clone(), self.hubs.clone(), self.vnets.clone());
+        let (listen, mut hubs, vnets) = (self.listen.clone(), self.hubs.clone(), self.vnets.clone());
+        // Nobody knows yet who is the machine's hub: it is to be joined until this router turns out to be it.
+        hubs.extend(hub.clone());
+        let hub = hub.filter(|_| !self.is_guest);
         let bridge = if self.mode == Mode::Local { None } else { Some(self.bridge(&switch).await?) };
         if let Some(bridge) = &bridge {
             for at in listen {
