@@ -477,7 +477,7 @@ impl State {
         }
         let at = (self.now + self.delay(link.0, link.1)).max(ends[from].last_arrival);
         self.wires[wire].ends[from].last_arrival = at;
-        self.after(at.saturating_duration_since(self.now), due);
+        self.after(at.saturating_sub(self.now), due);
     }
 
     /// Ends this end of a wire, and lets the other know if it can.

@@ -19,14 +19,13 @@ use crate::addr::{Addr, DIRECTORY, Endpoint};
 use crate::config::Limits;
 use crate::directory::Board;
 use crate::failure::Reason;
-use crate::link::inflow::Inflow;
 use crate::msg::Msg;
 use crate::port::Port;
 use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
 use crate::transport::{PipeId, Transport};
 use crate::wire;
-use arrivals::{SharedInflow, Greets, PipeInfo};
+use arrivals::{Greets, PipeInfo, SharedInflow};
 use links::{LINKS, Links};
 
 pub(crate) struct Switch {
