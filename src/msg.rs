@@ -167,13 +167,6 @@ impl Msg {
         std::mem::replace(&mut self.contents, Contents::null())
     }
 
-    /// The contents as they are, to look at as an [`Element`](crate::Element) or to be passed on unchanged.
-    #[must_use]
-    pub fn into_raw(mut self) -> (Contents, Handled) {
-        let contents = std::mem::replace(&mut self.contents, Contents::null());
-        (contents, self.handled())
-    }
-
     /// The contents as they are.
     #[must_use]
     pub fn raw(&self) -> &Contents {

@@ -206,7 +206,9 @@ fn elements_of_every_type_arrive_unchanged_between_rust_routers() {
         for text in ELEMENTS {
             let element = text_to_element(text).unwrap();
             conn.send(&to, "TAKE", Contents::from_element(&element).unwrap()).await.unwrap();
-            let (contents, _handled) = held.next().await.into_raw();
+            let mut msg = held.next().await;
+            let contents = msg.take_raw();
+            let _handled = msg.handled();
             assert!(contents.element().unwrap() == element, "{text} over {:?}", pair.way);
         }
     });
@@ -218,15 +220,16 @@ fn contents_are_passed_on_as_they_came() {
         let (last, mut held) = hold(&pair.asker);
         let last = pair.asker.net_addr(crate::common::number(&last));
         let conn = pair.provider.connect();
-        let relay = pair.provider.spawn(does(move |msg| {
-            let (contents, handled) = msg.into_raw();
-            conn.try_send(&last, "TAKE", contents).unwrap();
-            handled
+        let relay = pair.provider.spawn(does(move |mut msg| {
+            conn.try_send(&last, "TAKE", msg.take_raw()).unwrap();
+            msg.handled()
         }));
         let element = text_to_element(ELEMENTS[13]).unwrap();
         let conn = pair.asker.connect();
         conn.send(&relay, "TAKE", Contents::from_element(&element).unwrap()).await.unwrap();
-        let (contents, _handled) = held.next().await.into_raw();
+        let mut msg = held.next().await;
+        let contents = msg.take_raw();
+        let _handled = msg.handled();
         assert!(contents.element().unwrap() == element);
     });
 }
