@@ -114,7 +114,7 @@ fn of_two_processes_that_race_for_a_path_one_owns_it() {
     for round in 0..5 {
         let at = world.fresh();
         drop(UnixListener::bind(path_of(&at)).unwrap());
-        let mut racers: Vec<_> = (0..3).map(|_| child("listen", &at)).collect();
+        let mut racers: Vec<_> = (0..3).map(|_| child(&at)).collect();
         let said: Vec<String> = racers.iter_mut().map(first_line).collect();
         assert_eq!(said.iter().filter(|said| *said == "listening").count(), 1, "round {round}: {said:?}");
         for racer in &mut racers {
@@ -130,9 +130,12 @@ fn of_two_processes_that_race_for_a_path_one_owns_it() {
 
 #[test]
 fn a_killed_process_is_told_at_once() {
+    if let Ok(at) = std::env::var("VLM_AT") {
+        return the_other_process(&Endpoint::from(at));
+    }
     let world = World::new(Kind::Ipc);
     let (a, at) = (world.peer(), world.fresh());
-    let mut process = child("listen", &at);
+    let mut process = child(&at);
     assert_eq!(first_line(&mut process), "listening");
     let pipe = a.dial(&at);
     let Event::Opened { pid, .. } = a.next() else {
@@ -280,11 +283,10 @@ impl Stranger {
     }
 }
 
-/// This test program once more, as [`another_process`].
-fn child(role: &str, at: &Endpoint) -> std::process::Child {
+/// This test program once more, as [`the_other_process`].
+fn child(at: &Endpoint) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nng_only::another_process", "--ignored", "--nocapture"])
-        .env("VLM_ROLE", role)
+        .args(["--exact", "nng_only::a_killed_process_is_told_at_once", "--nocapture"])
         .env("VLM_AT", at.as_str())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -304,19 +306,16 @@ fn first_line(child: &mut std::process::Child) -> String {
     String::from_utf8(line).unwrap()
 }
 
-#[test]
-#[ignore = "run by other tests, in a process of its own"]
-fn another_process() {
+/// Listens, says so on its error output, and stays until it is killed or its parent goes.
+fn the_other_process(at: &Endpoint) {
     use std::sync::Arc;
     use vlmessaging::transport::{Transport, nng::NngTransport};
 
-    let at = Endpoint::from(std::env::var("VLM_AT").unwrap());
     let transport = NngTransport::new(Arc::new(|_| ()), Options::default()).unwrap();
-    let said = match transport.listen(&at) {
+    let said = match transport.listen(at) {
         Ok(_) => "listening\n".to_owned(),
         Err(error) => format!("{error}\n"),
     };
     std::io::stderr().write_all(said.as_bytes()).unwrap();
-    // Until the parent kills it or goes itself.
     drop(std::io::stdin().read_to_end(&mut Vec::new()));
 }
