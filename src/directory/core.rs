@@ -311,6 +311,15 @@ impl Core {
         changed
     }
 
+    /// A Rust router's life is over: what it provided is gone, by whatever name it was reached.
+    pub(crate) fn life_ended(&mut self, incarnation: u64) -> bool {
+        let was_known = self.others.contains_key(&incarnation);
+        if was_known {
+            self.bury(incarnation, None);
+        }
+        was_known
+    }
+
     /// What neighbours hear when this router goes.
     pub(crate) fn goodbye(&mut self) {
         let state = State { version: self.version + 1, ..self.own_state().ended() };
@@ -320,7 +329,7 @@ impl Core {
     /// A Rust directory says what it knows. True if something is new here.
     pub(crate) fn heard(&mut self, from: &Addr, states: Vec<State>) -> bool {
         let Some(neighbour) = router_of(from) else { return false };
-        let mut changed = self.hub_tells(&neighbour, &states);
+        let mut changed = self.hub_tells(from, &states);
         for state in states {
             changed |= self.heard_one(&neighbour, from, state);
         }
@@ -331,9 +340,12 @@ impl Core {
     }
 
     /// A hub that tells of itself tells all it knows. True if it had not.
-    fn hub_tells(&mut self, neighbour: &Endpoint, states: &[State]) -> bool {
+    fn hub_tells(&mut self, from: &Addr, states: &[State]) -> bool {
+        // On the machine a router of the network goes by its machine's name for it.
+        let speaks_for =
+            |home: &Addr| if from.net.is_some() { home.net == from.net } else { home.machine == from.machine };
         let is_own = |hub: &&mut Hub| {
-            let tells = |state: &State| Some(state.incarnation) == hub.incarnation && is_at(&state.home, neighbour);
+            let tells = |state: &State| Some(state.incarnation) == hub.incarnation && speaks_for(&state.home);
             !hub.has_told && states.iter().any(tells)
         };
         let Some(hub) = self.hubs.iter_mut().find(is_own) else { return false };

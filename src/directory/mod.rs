@@ -132,6 +132,10 @@ impl Board {
         });
     }
 
+    pub(crate) fn life_ended(&self, incarnation: u64) {
+        self.with(|core| core.life_ended(incarnation));
+    }
+
     pub(crate) fn peer_gone(&self, name: &Endpoint) {
         self.with(|core| core.peer_gone(name));
     }

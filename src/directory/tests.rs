@@ -256,3 +256,29 @@ fn what_a_python_router_shares_with_the_hub_is_known_to_all() {
     network.lose(HUB);
     assert_eq!((network.sees(A, "again"), network.sees(B, "again")), (0, 0));
 }
+
+#[test]
+fn a_hub_of_the_network_is_known_on_its_machine_by_another_name() {
+    let mut hub = Core::default();
+    let home = Addr { net: Some("tcp://127.0.0.1:30001".into()), machine: Some(A.into()), connection: None };
+    hub.belongs_to(home, 7, vec!["test".into()]);
+    hub.register(entry(A, 3, "AddOne"));
+    let mut spoke = Core::default();
+    spoke.belongs_to(Addr { connection: None, ..Addr::at(B.into(), 0) }, 8, Vec::new());
+    spoke.join(HUB.into());
+    spoke.hub_is(&HUB.into(), 7);
+    spoke.peer_up(&HUB.into());
+    for Outgoing { what, .. } in spoke.take_outbox() {
+        let What::Sync(states) = what else { panic!("a Rust hub is synced with") };
+        hub.heard(&Addr::at(B.into(), 1), states);
+    }
+    for Outgoing { what, .. } in hub.take_outbox() {
+        let What::Sync(states) = what else { panic!("a Rust spoke is synced with") };
+        spoke.heard(&Addr::at(A.into(), 1), states);
+    }
+    assert_eq!(spoke.silent_hub(), None);
+    assert_eq!(spoke.services(), ["AddOne"]);
+    assert!(spoke.life_ended(7));
+    assert!(!spoke.life_ended(7));
+    assert!(spoke.services().is_empty());
+}

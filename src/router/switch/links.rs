@@ -200,11 +200,14 @@ impl Switch {
 
     fn peer_gone(&self, peer: &Arc<Peer>, reason: &Reason) {
         let now = peer.link.lock().link.incarnation();
-        self.links
-            .write()
-            .by_incarnation
-            .retain(|incarnation, other| !Arc::ptr_eq(other, peer) || Some(*incarnation) == now);
-        let names = self.links.read().names_of(peer);
+        let (ended, names) = {
+            let mut links = self.links.write();
+            let is_over =
+                |incarnation: &u64, other: &mut Arc<Peer>| Arc::ptr_eq(other, peer) && Some(*incarnation) != now;
+            let ended: Vec<u64> =
+                links.by_incarnation.extract_if(is_over).map(|(incarnation, _)| incarnation).collect();
+            (ended, links.names_of(peer))
+        };
         // By the way that a message takes: over a gateway, and not to a namesake on another machine.
         let lost = |to: &Addr| matches!(self.names.read().route(to, Came::Here), Route::There(endpoint) if names.contains(&endpoint));
         for port in self.ports() {
@@ -212,6 +215,9 @@ impl Switch {
         }
         for name in &names {
             self.board.peer_gone(name);
+        }
+        for incarnation in ended {
+            self.board.life_ended(incarnation);
         }
     }
 
