@@ -2,7 +2,7 @@
 //!
 //! Each router is the only writer of its own entries: it says them all, with its incarnation and a version, whenever they change. Others keep the
 //! newest that they heard and pass it on, so it does not matter in which order or how often they hear it. A router that was lost, or that said
-//! goodbye, is remembered as dead, and nothing said in its name counts any more.
+//! goodbye, is remembered as dead at the version it had, and nothing of up to that version counts any more. One that was only asleep says a newer one when it is back.
 //!
 //! Python directories only ever add. What one of them shares is believed of its own entries, from a hub also of those of its other Python routers, and goes when the
 //! router that said it goes. They tell one router only, so that one tells its Rust neighbours for them.
@@ -83,7 +83,8 @@ pub(crate) struct Core {
     own: Vec<(u64, Entry)>,
     next: u64,
     others: BTreeMap<u64, State>,
-    dead: VecDeque<u64>,
+    /// Incarnations, and the versions at which they were lost.
+    dead: VecDeque<(u64, u64)>,
     /// Entries learned from Python routers, by the router that said them.
     python: HashMap<Endpoint, Vec<Entry>>,
     /// Directories that hear of every change.
@@ -281,6 +282,8 @@ impl Core {
     pub(crate) fn peer_up(&mut self, name: &Endpoint) {
         if let Some(hub) = self.hubs.iter_mut().find(|hub| hub.at == *name) {
             hub.kind = Kind::Rust;
+            // It may have taken us for dead: what is said from now on is newer than that.
+            self.version += 1;
             self.welcome(name);
         }
     }
@@ -305,19 +308,16 @@ impl Core {
         let lost: Vec<u64> =
             self.others.values().filter(|state| is_at(&state.home, name)).map(|state| state.incarnation).collect();
         for incarnation in lost {
-            changed = true;
-            self.bury(incarnation, None);
+            changed |= self.life_ended(incarnation);
         }
         changed
     }
 
     /// A Rust router's life is over: what it provided is gone, by whatever name it was reached.
     pub(crate) fn life_ended(&mut self, incarnation: u64) -> bool {
-        let was_known = self.others.contains_key(&incarnation);
-        if was_known {
-            self.bury(incarnation, None);
-        }
-        was_known
+        let Some(version) = self.others.get(&incarnation).map(|state| state.version) else { return false };
+        self.bury(incarnation, version, None);
+        true
     }
 
     /// What neighbours hear when this router goes.
@@ -354,14 +354,17 @@ impl Core {
     }
 
     fn heard_one(&mut self, neighbour: &Endpoint, from: &Addr, mut state: State) -> bool {
-        if state.incarnation == self.incarnation || self.dead.contains(&state.incarnation) {
+        if state.incarnation == self.incarnation || self.is_dead(&state) {
             return false;
         }
         let known = self.others.get(&state.incarnation);
         if state.gone {
             let was_known = known.is_some();
-            self.bury(state.incarnation, Some(neighbour));
-            return was_known;
+            let is_old = known.is_some_and(|known| known.version > state.version);
+            if !is_old {
+                self.bury(state.incarnation, state.version, Some(neighbour));
+            }
+            return was_known && !is_old;
         }
         let is_news = known.is_none_or(|known| known.version < state.version);
         if !is_news || (known.is_none() && self.others.len() >= ROUTERS) || state.len() > ENTRIES {
@@ -392,11 +395,17 @@ impl Core {
         self.send_states(name, states);
     }
 
-    fn bury(&mut self, incarnation: u64, told_by: Option<&Endpoint>) {
+    /// Whether this is old news of a router that has been lost since.
+    fn is_dead(&self, state: &State) -> bool {
+        self.dead.iter().any(|(incarnation, version)| *incarnation == state.incarnation && state.version <= *version)
+    }
+
+    fn bury(&mut self, incarnation: u64, version: u64, told_by: Option<&Endpoint>) {
+        self.dead.retain(|(other, _)| *other != incarnation);
         if self.dead.len() >= DEAD {
             self.dead.pop_front();
         }
-        self.dead.push_back(incarnation);
+        self.dead.push_back((incarnation, version));
         if let Some(state) = self.others.remove(&incarnation) {
             let gone = state.ended();
             self.tell_neighbours(&gone, told_by);

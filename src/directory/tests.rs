@@ -282,3 +282,18 @@ fn a_hub_of_the_network_is_known_on_its_machine_by_another_name() {
     assert!(!spoke.life_ended(7));
     assert!(spoke.services().is_empty());
 }
+
+#[test]
+fn a_router_that_was_only_asleep_is_known_again_when_it_is_back() {
+    let mut network = Network::new(&[HUB, A, B]);
+    network.join(A, HUB);
+    network.join(B, HUB);
+    network.at(A).register(entry(A, 3, "AddOne"));
+    network.settle();
+    // The second of the three that were made.
+    assert!(network.at(HUB).life_ended(2));
+    network.settle();
+    assert_eq!((network.sees(HUB, "AddOne"), network.sees(B, "AddOne")), (0, 0));
+    network.join(A, HUB);
+    assert_eq!((network.sees(HUB, "AddOne"), network.sees(B, "AddOne")), (1, 1));
+}
