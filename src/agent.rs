@@ -120,23 +120,38 @@ pub(crate) fn spawn_on<A: Agent>(
 /// Starts an agent on the present arbiter, and another in its place whenever it panics.
 pub(crate) fn spawn_supervised<A: Agent>(port: Arc<Port>, mut make: impl FnMut() -> A + 'static) -> Supervised {
     let supervised = Supervised { port: port.clone() };
-    let mut ended = start_life(&port, &mut make);
+    // Whichever way the supervision ends, the connection ends with it: also when `make` panics, or the arbiter stops.
+    let mut care = Care { port, reason: Reason::AgentStopped };
+    let mut ended = start_life(&care.port, &mut make);
     actix::spawn(async move {
         let mut panics: Vec<Instant> = Vec::new();
         while matches!(ended.await, Ok(End::Panicked)) {
+            care.reason = Reason::AgentPanicked;
             panics.retain(|panic| panic.elapsed() < RESTART_WINDOW);
             panics.push(Instant::now());
+            let (agent, addr) = (std::any::type_name::<A>(), care.port.addr());
             if panics.len() > RESTARTS {
-                tracing::error!(agent = std::any::type_name::<A>(), addr = %port.addr(), "panicked {} times within {RESTART_WINDOW:?}, not restarted", panics.len());
-                port.close(Reason::AgentPanicked);
+                tracing::error!(agent, %addr, "panicked {} times within {RESTART_WINDOW:?}, not restarted", panics.len());
                 return;
             }
-            tracing::warn!(agent = std::any::type_name::<A>(), addr = %port.addr(), "panicked, restarted");
-            ended = start_life(&port, &mut make);
+            tracing::warn!(agent, %addr, "panicked, restarted");
+            ended = start_life(&care.port, &mut make);
+            care.reason = Reason::AgentStopped;
         }
-        port.close(Reason::AgentStopped);
     });
     supervised
+}
+
+/// A supervised agent's connection, which is closed when nobody restarts the agent any more.
+struct Care {
+    port: Arc<Port>,
+    reason: Reason,
+}
+
+impl Drop for Care {
+    fn drop(&mut self) {
+        self.port.close(self.reason.clone());
+    }
 }
 
 /// How one life of an actor ended.

@@ -1,12 +1,15 @@
 //! The numbered messages of one session: kept until the peer has them, and remembered until it says what became of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
 use bytes::Bytes;
 
 use crate::msg::Debt;
 use crate::wire::{Envelope, Receipt};
+
+/// Numbers with a known outcome that are kept between those without. Default 1,024, and as many as are open: beyond, the oldest are set apart.
+const GAPS: usize = 1024;
 
 /// What is remembered of a message to report its end: the envelope without contents, and what is settled with it.
 #[derive(Debug)]
@@ -31,7 +34,11 @@ pub(crate) struct Ledger {
     flights: VecDeque<Flight>,
     /// How many of the flights, from the oldest on, are on their way on the present pipe.
     sent: usize,
-    /// The number of the oldest ticket.
+    /// Messages whose outcome is not known.
+    open: usize,
+    /// Those that are held for so long that they are set apart: all of them older than `oldest`.
+    held: BTreeMap<u64, Ticket>,
+    /// The number of the oldest of `tickets`.
     oldest: u64,
     /// Absent where the outcome is known and an older one's is not.
     tickets: VecDeque<Option<Ticket>>,
@@ -51,7 +58,7 @@ impl Ledger {
 
     /// Messages whose outcome is not known.
     pub(crate) fn open(&self) -> usize {
-        self.tickets.len()
+        self.open
     }
 
     /// Everything was accepted.
@@ -61,7 +68,7 @@ impl Ledger {
 
     /// The outcome of everything is known.
     pub(crate) fn is_settled(&self) -> bool {
-        self.tickets.is_empty()
+        self.open == 0
     }
 
     /// Frames on their way.
@@ -89,6 +96,7 @@ impl Ledger {
         self.next += flight.bodies.len() as u64;
         self.flights.push_back(flight);
         self.sent += usize::from(sent);
+        self.open += tickets.len();
         self.tickets.extend(tickets.into_iter().map(Some));
     }
 
@@ -126,29 +134,40 @@ impl Ledger {
         freed
     }
 
-    /// Numbers below that of the oldest ticket, and beyond the last, are a forger's or a repetition.
+    /// Numbers that are settled already, and beyond the last, are a forger's or a repetition.
     fn settle(&mut self, from: u64, upto: u64, settled: &mut Vec<Debt>) {
+        let before = settled.len();
+        while let Some((&number, _)) = self.held.range(from..upto.max(from)).next() {
+            settled.extend(self.held.remove(&number).map(|ticket| ticket.debt));
+        }
         let index = |number: u64| {
             usize::try_from(number.saturating_sub(self.oldest)).unwrap_or(usize::MAX).min(self.tickets.len())
         };
         let range = index(from)..index(upto).max(index(from));
         let known = self.tickets.range_mut(range).filter_map(Option::take);
         settled.extend(known.map(|ticket| ticket.debt));
+        self.open -= settled.len() - before;
     }
 
     /// Settles the message of a connection that was answered.
     pub(crate) fn answered(&mut self, connection: Option<u64>, id: i64) -> Option<Debt> {
         let is_it = |ticket: &Ticket| ticket.head.id == Some(id) && ticket.head.from.connection == connection;
-        let ticket = self.tickets.iter_mut().find(|ticket| ticket.as_ref().is_some_and(is_it))?;
-        let debt = ticket.take().map(|ticket| ticket.debt);
+        let held = self.held.iter().find(|(_, ticket)| is_it(ticket)).map(|(number, _)| *number);
+        let ticket = match held {
+            Some(number) => self.held.remove(&number),
+            None => self.tickets.iter_mut().find(|ticket| ticket.as_ref().is_some_and(is_it))?.take(),
+        };
+        self.open -= usize::from(ticket.is_some());
         self.trim();
-        debt
+        ticket.map(|ticket| ticket.debt)
     }
 
-    /// Lets go of tickets up to the oldest whose outcome is not known.
+    /// Lets go of tickets up to the oldest whose outcome is not known; of that, too, if it would keep many known ones.
     fn trim(&mut self) {
-        while let Some(None) = self.tickets.front() {
-            self.tickets.pop_front();
+        let most = GAPS + 2 * (self.open - self.held.len());
+        while self.tickets.front().is_some_and(|ticket| ticket.is_none() || self.tickets.len() > most) {
+            let ticket = self.tickets.pop_front().flatten();
+            self.held.extend(ticket.map(|ticket| (self.oldest, ticket)));
             self.oldest += 1;
         }
     }
@@ -162,10 +181,11 @@ impl Ledger {
             .filter(|flight| !flight.tried)
             .map(|flight| flight.first..flight.first + flight.bodies.len() as u64)
             .collect();
-        let numbers = self.oldest..;
-        let open = mem::take(&mut self.tickets).into_iter().zip(numbers).filter_map(|(ticket, number)| {
+        let numbered = (self.oldest..).zip(mem::take(&mut self.tickets));
+        let recent = numbered.filter_map(|(number, ticket)| Some((number, ticket?)));
+        let open = mem::take(&mut self.held).into_iter().chain(recent).map(|(number, ticket)| {
             let tried = !untried.iter().any(|range| range.contains(&number));
-            ticket.map(|ticket| Open { ticket, tried })
+            Open { ticket, tried }
         });
         let open = open.collect();
         *self = Self::default();
@@ -206,7 +226,7 @@ mod tests {
         assert_eq!((settled.len(), ledger.open(), ledger.on_their_way()), (0, 3, 1));
         assert_eq!(ledger.receive(&receipt(3, 0, &[(1, 2)]), &mut settled), 10);
         assert!(ledger.is_accepted());
-        assert_eq!((settled.len(), ledger.open()), (1, 3));
+        assert_eq!((settled.len(), ledger.open()), (1, 2));
         ledger.receive(&receipt(3, 3, &[]), &mut settled);
         assert!(ledger.is_settled());
         assert_eq!(settled.len(), 3);
@@ -224,6 +244,24 @@ mod tests {
         assert_eq!(freed, 20);
         assert_eq!(open.iter().map(|open| open.tried).collect::<Vec<_>>(), [true, false]);
         assert_eq!(ledger.next(), 0);
+    }
+
+    #[test]
+    fn messages_that_are_held_keep_no_room_from_others() {
+        let mut ledger = Ledger::default();
+        ledger.book(vec![message(), message()], 20, true);
+        let mut settled = Vec::new();
+        for number in 2..100_000 {
+            ledger.book(vec![message()], 10, true);
+            ledger.receive(&receipt(number + 1, 0, &[(2, number + 1)]), &mut settled);
+            assert_eq!(ledger.open(), 2);
+        }
+        assert!(ledger.tickets.len() <= GAPS + 4, "{}", ledger.tickets.len());
+        assert_eq!(settled.len(), 100_000 - 2);
+        ledger.receive(&receipt(100_000, 1, &[(2, 100_000)]), &mut settled);
+        assert_eq!((settled.len(), ledger.open()), (100_000 - 1, 1));
+        assert_eq!(ledger.end().0.len(), 1);
+        assert!(ledger.is_settled());
     }
 
     #[test]

@@ -31,6 +31,16 @@ impl Bridge {
     }
 }
 
+/// An actix System may end before its router is shut down: then nobody would serve who is still connected.
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if !*self.switch.ended().borrow() {
+            self.transport.shutdown(Duration::ZERO);
+            self.switch.end();
+        }
+    }
+}
+
 impl Actor for Bridge {
     type Context = Context<Self>;
 

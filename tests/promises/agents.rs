@@ -153,6 +153,24 @@ fn a_supervised_agent_is_restarted_at_its_address_three_times_a_minute() {
 }
 
 #[test]
+fn a_supervised_agent_that_cannot_be_made_again_is_gone() {
+    with_router(async |router| {
+        let lives = Cell::new(0);
+        let agent = router.spawn_supervised(move || {
+            lives.set(lives.get() + 1);
+            assert_eq!(lives.get(), 1, "asked to panic");
+            fragile()
+        });
+        let _entry = agent.register("Fragile").await.unwrap();
+        let conn = router.connect();
+        let ended = conn.request(&agent, "PANIC", (), LONG).await;
+        assert_eq!(failure(ended).reason, Reason::AgentPanicked);
+        until("it provides nothing", || conn.find("Fragile").all().is_empty()).await;
+        assert_eq!(fails_at_once(&conn, &agent).await.reason, Reason::NoSuchConnection);
+    });
+}
+
+#[test]
 fn a_supervised_agent_that_stops_is_not_restarted() {
     with_router(async |router| {
         let agent = router.spawn_supervised(adder);

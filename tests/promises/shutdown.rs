@@ -7,7 +7,7 @@ use vlmessaging::{Addr, Limits, ListenError, Reason, Router, StartError};
 use crate::common::agents::{adder, does, hold};
 use crate::common::program::alone;
 use crate::common::{
-    AT_ONCE, LONG, assert_serves, each_way, fails_at_once, failure, limits, net, run, scene, soon, sp,
+    AT_ONCE, LONG, assert_serves, each_way, fails_at_once, failure, limits, net, run, scene, soon, sp, until,
 };
 
 #[test]
@@ -133,6 +133,19 @@ fn shutdown_waits_no_longer_than_its_limit_for_a_peer_that_does_not_read() {
         assert!(began.elapsed() >= patience && began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         drop(peer);
         std::fs::remove_file(scene.folder().join("mute")).unwrap();
+    });
+}
+
+#[test]
+fn a_router_whose_system_ends_lets_go_of_its_endpoints() {
+    scene(async |scene| {
+        let folder = scene.folder().to_owned();
+        let start = async || drop(Router::machine().folder(folder).start().await.unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| actix::System::new().block_on(start()));
+        });
+        until("its files are gone", || scene.files().is_empty()).await;
+        scene.start(Router::machine()).await.joined(LONG).await.unwrap();
     });
 }
 

@@ -153,13 +153,9 @@ impl Switch {
     }
 
     fn peer_of(&self, pipe: PipeId) -> Option<Arc<Peer>> {
-        let pipes = self.pipes.lock();
-        let info = pipes.get(&pipe)?;
-        match (&info.peer, &info.remote) {
-            (Some(peer), _) => Some(peer.clone()),
-            (None, Some(remote)) => self.links.read().by_name.get(remote).cloned(),
-            (None, None) => None,
-        }
+        let (peer, remote) = self.pipes.lock().get(&pipe).map(|info| (info.peer.clone(), info.remote.clone()))?;
+        // Not looked up under the lock of the pipes: links are swept, and dial, in the other order.
+        peer.or_else(|| self.links.read().by_name.get(&remote?).cloned())
     }
 
     fn received(self: &Arc<Self>, pipe: PipeId, frame: &Bytes) {
