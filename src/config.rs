@@ -10,9 +10,11 @@ pub struct Limits {
     /// Announced to Rust peers, which refuse to send more.
     pub message: usize,
     /// Messages waiting in one agent's mailbox or in its async handlers. Default 16,384: a burst of ten thousand requests fits, and costs about 5 MiB without contents.
+    /// As many reports of messages that were not delivered have room beside them; a connection without an agent keeps as many until it asks, and counts more in
+    /// [`Stats::dropped_reports`](crate::Stats::dropped_reports).
     pub mailbox: usize,
     /// Bytes waiting to be sent to one peer, or sent and not yet acknowledged. Default 4 MiB: what TCP itself takes in before a stalled receiver is felt.
-    /// One larger message travels alone.
+    /// One larger message travels alone. Answers and reports may take 64 times that, so that requests leave room for them.
     pub link: usize,
     /// Attempt to connect to another router. Default 2 s: far above any handshake on a healthy network, and a person still waits for it.
     pub connect: Duration,

@@ -64,7 +64,8 @@ impl Connection {
         self.addr().with_connection(DIRECTORY)
     }
 
-    /// Sends one way. Waits for room where the receiver's mailbox, or the link to it, is full. The id returned is the `reply_to` of the report that
+    /// Sends one way. Waits, without a limit, for room in the receiver's mailbox if it is in this router, and on the link if it is not; a full mailbox behind a link refuses the
+    /// message, which is reported. Two agents that wait for each other's room wait for ever: use [`try_send`](Self::try_send), or a timeout, where they may. The id returned is the `reply_to` of the report that
     /// comes if the message is not delivered after all.
     ///
     /// # Errors

@@ -15,9 +15,6 @@ use crate::msg::Msg;
 use crate::router::switch::{Stage, Switch, Unsent};
 use crate::subject;
 
-/// Reports of one-way messages that a connection without an agent has not asked for yet. Default 1,024 messages: more are counted and dropped, oldest kept.
-const REPORTS: usize = 1024;
-
 /// Puts a message into an actor's mailbox, or says why not.
 pub(crate) type Post = Arc<dyn Fn(Msg) -> Result<(), (Msg, Reason)> + Send + Sync>;
 
@@ -60,7 +57,7 @@ pub(crate) struct Answer {
 
 impl Port {
     pub(crate) fn new(number: u64, switch: Arc<Switch>) -> (Arc<Self>, mpsc::Receiver<NotDelivered>) {
-        let (reports, receiver) = mpsc::channel(REPORTS);
+        let (reports, receiver) = mpsc::channel(switch.limits.mailbox.max(1));
         let port = Self {
             number,
             switch,
@@ -134,6 +131,10 @@ impl Port {
     }
 
     pub(crate) fn send_as(&self, id: i64, mut msg: Msg) -> Result<(), Unsent> {
+        // Beyond its bound a mailbox holds reports alone: an agent that does not look at a mailbox full of them sends nothing that could make more.
+        if !msg.is_reply() && self.inside.load(Ordering::Relaxed) >= self.switch.limits.mailbox * 2 {
+            return Err(Unsent::because(msg, Reason::MailboxFull));
+        }
         msg.id = Some(id);
         self.switch.fill_reply_addr(&mut msg, self.number);
         self.switch.post(msg)
@@ -142,7 +143,7 @@ impl Port {
     /// Sends an answer; one that cannot be sent is reported to the agent that gave it, and whoever waits for it is told if that is possible.
     pub(crate) fn answer(self: &Arc<Self>, reply: Msg) {
         if let Err(unsent) = self.send(reply) {
-            if matches!(unsent.reason, Reason::NotEncodable(_) | Reason::TooLarge { .. }) {
+            if matches!(unsent.reason, Reason::NotEncodable(_) | Reason::TooLarge { .. } | Reason::MailboxFull) {
                 let refusal = unsent.msg.refused_instead(&format!("its answer was not sent: {}", unsent.reason));
                 // What is in the way of a small refusal, too, is in the report below.
                 let _ = self.send(refusal);
@@ -166,7 +167,9 @@ impl Port {
         let inbox = self.inbox.read().clone();
         match inbox {
             Inbox::Agent(post) => {
-                if !self.enter() {
+                // A report was reserved for by its message: see `send_as`.
+                let is_report = msg.subject == subject::MSG_NOT_DELIVERED;
+                if !self.enter(is_report) {
                     return Err(Unsent::full(msg, self.room.clone()));
                 }
                 msg.charge(self.clone());
@@ -193,7 +196,7 @@ impl Port {
     /// A message left the mailbox and the handler's hands.
     pub(crate) fn leave(&self) {
         self.inside.fetch_sub(1, Ordering::Release);
-        self.room.notify_waiters();
+        self.room.notify_one();
     }
 
     /// Whether no message is in the mailbox or in a handler's hands.
@@ -230,12 +233,13 @@ impl Port {
         }
     }
 
-    fn enter(&self) -> bool {
-        if self.inside.fetch_add(1, Ordering::Acquire) < self.switch.limits.mailbox {
-            return true;
-        }
-        self.inside.fetch_sub(1, Ordering::Release);
-        false
+    /// Counts a message in, unless there are as many as there may be.
+    fn enter(&self, is_report: bool) -> bool {
+        let limit = if is_report { usize::MAX } else { self.switch.limits.mailbox };
+        // In one step: a place taken for a moment only would look like no room to a sender that then waits for ever.
+        self.inside
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |inside| (inside < limit).then(|| inside + 1))
+            .is_ok()
     }
 
     /// Gives a message to the request that waits for it, or back.

@@ -43,6 +43,10 @@ const ACK_BYTES: usize = 1 << 20;
 const PACE: Duration = Duration::from_millis(1);
 /// Messages to one peer whose outcome is not known. Default 65,536: four mailboxes full, and about 16 MiB of memory.
 const OPEN: usize = 65_536;
+/// What answers and reports may hold, in windows. Default 64: 256 MiB, a thousand answers of 256 KiB. A peer that asks and does not read is then told `mailbox full`.
+const ANSWERS: usize = 64;
+/// Bytes up to which answers and reports have room beyond that too, as long as there are not twice [`OPEN`] of them: what says that an answer had no room has some itself.
+const SMALL: usize = 1024;
 /// Frames on their way on a pipe that the peer dialed. 2: a third may be dropped by its queue.
 const UNDIALED_FRAMES: usize = 2;
 /// How long a Rust peer that has nothing to say may be silent before it is asked. Default 1 s: four tiny frames a second for a pair of idle routers.
@@ -264,7 +268,7 @@ impl Link {
         acts: &mut Vec<Act>,
     ) -> Result<(), NotTaken> {
         let size = size_of(&envelope);
-        if let Err((reason, full)) = self.admit(size) {
+        if let Err((reason, full)) = self.admit(size, envelope.reply_to.is_some()) {
             return Err(NotTaken { debt, reason, full });
         }
         let rust_only = if self.may_be_python() { self.barrier(&envelope) } else { None };
@@ -506,7 +510,8 @@ impl Link {
         (self.ledger.open() + self.queue.len(), self.held)
     }
 
-    fn admit(&self, size: usize) -> Result<(), (Reason, bool)> {
+    /// Answers and reports have room of their own, or a requester would wait in vain for one that its own requests left no room for.
+    fn admit(&self, size: usize, is_answer: bool) -> Result<(), (Reason, bool)> {
         let limit = match self.peer {
             Peer::Rust { limit, .. } => limit,
             Peer::Unknown | Peer::Python => self.me.message,
@@ -514,7 +519,9 @@ impl Link {
         if size > limit {
             return Err((Reason::TooLarge { size: size as u64, limit: limit as u64 }, false));
         }
-        if self.burden().0 >= OPEN || self.held > 0 && self.held + size > self.me.window {
+        let (open, window) = if is_answer { (OPEN * 2, self.me.window * ANSWERS) } else { (OPEN, self.me.window) };
+        let fits = self.held == 0 || self.held + size <= window || is_answer && size <= SMALL;
+        if self.burden().0 >= open || !fits {
             return Err((Reason::MailboxFull, true));
         }
         Ok(())

@@ -232,8 +232,13 @@ impl RouterBuilder {
     /// # Errors
     ///
     /// [`StartError::Listen`] when an endpoint cannot be listened at, [`StartError::NoFreeEndpoint`] when the folder is full of routers,
-    /// [`StartError::Options`] when a tcp endpoint is named without network mode.
+    /// [`StartError::Options`] when a tcp endpoint is named without network mode, or outside an actix System.
     pub async fn start(self) -> Result<Router, StartError> {
+        if actix::System::try_current().is_none() {
+            return Err(StartError::Options(
+                "a router starts inside an actix System: mark the function #[actix::main]".into(),
+            ));
+        }
         self.check()?;
         let switch = Switch::new(self.mode, self.limits.clone(), random());
         let hub = self.hub.as_ref().filter(|_| self.mode != Mode::Local).map(|name| self.endpoint(name));
