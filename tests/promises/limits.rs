@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use vlmessaging::{Reason, RequestError, Router};
 
-use crate::common::agents::{adder, hold};
-use crate::common::{LONG, assert_serves, limits, reason, scene, soon, sp};
+use crate::common::agents::{adder, does, hold};
+use crate::common::{LONG, Way, assert_serves, limits, over, reason, scene, soon, sp};
 
 #[test]
 fn try_send_to_a_full_mailbox_hands_the_contents_back() {
@@ -179,5 +179,41 @@ fn a_full_link_hands_contents_back_and_goes_on_when_the_peer_reads() {
         soon(waiting).await.unwrap().unwrap();
         assert_eq!(soon(tokio::task::spawn_blocking(move || reads.join().unwrap())).await.unwrap(), sent + 1);
         std::fs::remove_file(scene.folder().join("slow")).unwrap();
+    });
+}
+
+#[test]
+fn answers_have_room_when_there_are_more_than_the_link_holds() {
+    over(Way::Ipc, async |pair| {
+        let agent = pair.provider.spawn(does(|msg| msg.reply("x".repeat(64 << 10))));
+        let (conn, to) = (pair.asker.connect(), pair.reach(&agent));
+        let asked = (0..300).map(|n| conn.request(&to, "BIG", n, LONG));
+        assert!(futures::future::join_all(asked).await.iter().all(Result::is_ok));
+    });
+}
+
+#[test]
+fn reports_have_room_beside_a_full_mailbox_and_an_agent_full_of_them_sends_no_more() {
+    scene(async |scene| {
+        let few = || limits(|limits| limits.mailbox = 10);
+        let (ours, other) = (scene.start(Router::machine().limits(few())).await, scene.machine().await);
+        let (sender, mut held) = hold(&ours);
+        for n in 0..10 {
+            ours.connect().try_send(&sender, "TAKE", n).unwrap();
+        }
+        let conn = sender.connection();
+        for n in 0..10 {
+            conn.send(other.net_addr(99), "TAKE", n).await.unwrap();
+        }
+        let mut in_hand = Vec::new();
+        for _ in 0..20 {
+            in_hand.push(held.next().await);
+        }
+        let reports = in_hand.iter().filter_map(|msg| msg.not_delivered());
+        assert!(reports.map(|report| report.reason).eq(vec![Reason::NoSuchConnection; 10]));
+        assert_eq!(conn.try_send(other.net_addr(99), "TAKE", 0).unwrap_err().reason, Reason::MailboxFull);
+        in_hand.into_iter().for_each(|msg| drop(msg.handled()));
+        assert!(conn.try_send(other.net_addr(99), "TAKE", 0).is_ok());
+        assert_eq!(reason(&held.next().await), Reason::NoSuchConnection);
     });
 }
