@@ -14,8 +14,7 @@
 //!
 //! # Not guaranteed
 //!
-//! - When the other process dies, messages that it had not acknowledged are reported as [`Reason::PeerLost`]: they may have been handled.
-//! - One-way messages that a router acknowledged and that die with it are not reported.
+//! - When the other process dies, messages of which it had not said what became of them are reported as [`Reason::PeerLost`]: they may have been handled.
 //! - A Python router acknowledges nothing: what it loses is noticed as a request's timeout.
 //!
 //! # Non-goals

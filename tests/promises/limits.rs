@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vlmessaging::{Reason, RequestError, Router};
+use vlmessaging::{Msg, Reason, RequestError, Router};
 
 use crate::common::agents::{adder, does, hold};
 use crate::common::{LONG, Way, assert_serves, limits, over, reason, scene, soon, sp};
@@ -209,10 +209,12 @@ fn reports_have_room_beside_a_full_mailbox_and_an_agent_full_of_them_sends_no_mo
         for _ in 0..20 {
             in_hand.push(held.next().await);
         }
-        let reports = in_hand.iter().filter_map(|msg| msg.not_delivered());
+        let reports = in_hand.iter().filter_map(Msg::not_delivered);
         assert!(reports.map(|report| report.reason).eq(vec![Reason::NoSuchConnection; 10]));
         assert_eq!(conn.try_send(other.net_addr(99), "TAKE", 0).unwrap_err().reason, Reason::MailboxFull);
-        in_hand.into_iter().for_each(|msg| drop(msg.handled()));
+        for msg in in_hand {
+            let _handled = msg.handled();
+        }
         assert!(conn.try_send(other.net_addr(99), "TAKE", 0).is_ok());
         assert_eq!(reason(&held.next().await), Reason::NoSuchConnection);
     });
