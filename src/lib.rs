@@ -15,6 +15,7 @@
 //! # Not guaranteed
 //!
 //! - When the other process dies, messages of which it had not said what became of them are reported as [`Reason::PeerLost`]: they may have been handled.
+//! - A router of this library that takes more than 250 ms to introduce itself is taken for a Python one until it does.
 //! - A Python router acknowledges nothing: what it loses is noticed as a request's timeout.
 //!
 //! # Non-goals

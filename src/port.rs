@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::addr::Addr;
 use crate::error::RequestError;
 use crate::failure::{NotDelivered, Reason};
+use crate::link;
 use crate::msg::Msg;
 use crate::router::switch::{Stage, Switch, Unsent};
 use crate::subject;
@@ -235,7 +236,9 @@ impl Port {
 
     /// Counts a message in, unless there are as many as there may be.
     fn enter(&self, is_report: bool) -> bool {
-        let limit = if is_report { usize::MAX } else { self.switch.limits.mailbox };
+        let mailbox = self.switch.limits.mailbox;
+        // What was on its way when the agent had to stop sending still comes back; beyond that, reports are forged.
+        let limit = if is_report { mailbox * 2 + link::OPEN } else { mailbox };
         // In one step: a place taken for a moment only would look like no room to a sender that then waits for ever.
         self.inside
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, |inside| (inside < limit).then(|| inside + 1))

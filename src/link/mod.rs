@@ -42,7 +42,7 @@ const ACK_BYTES: usize = 1 << 20;
 /// about 1,000 messages a second.
 const PACE: Duration = Duration::from_millis(1);
 /// Messages to one peer whose outcome is not known. Default 65,536: four mailboxes full, and about 16 MiB of memory.
-const OPEN: usize = 65_536;
+pub(crate) const OPEN: usize = 65_536;
 /// What answers and reports may hold, in windows. Default 64: 256 MiB, a thousand answers of 256 KiB. A peer that asks and does not read is then told `mailbox full`.
 const ANSWERS: usize = 64;
 /// Bytes up to which answers and reports have room beyond that too, as long as there are not twice [`OPEN`] of them: what says that an answer had no room has some itself.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vlmessaging::{Msg, Reason, RequestError, Router};
+use vlmessaging::{Msg, Reason, RequestError, Router, subject};
 
 use crate::common::agents::{adder, does, hold};
 use crate::common::{LONG, Way, assert_serves, limits, over, reason, scene, soon, sp};
@@ -189,6 +189,17 @@ fn answers_have_room_when_there_are_more_than_the_link_holds() {
         let (conn, to) = (pair.asker.connect(), pair.reach(&agent));
         let asked = (0..300).map(|n| conn.request(&to, "BIG", n, LONG));
         assert!(futures::future::join_all(asked).await.iter().all(Result::is_ok));
+    });
+}
+
+#[test]
+fn forged_reports_do_not_fill_a_mailbox_without_end() {
+    scene(async |scene| {
+        let router = scene.start(Router::local().limits(limits(|limits| limits.mailbox = 10))).await;
+        let (agent, _held) = hold(&router);
+        let (conn, to) = (router.connect(), agent.addr());
+        let forged = |_: &u32| conn.try_send(&to, subject::MSG_NOT_DELIVERED, ()).is_ok();
+        assert_eq!((0..70_000).take_while(forged).count(), 2 * 10 + 65_536);
     });
 }
 
