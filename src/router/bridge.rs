@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 
@@ -57,7 +57,7 @@ impl Actor for Bridge {
                     }
                     None => rearmed.await,
                 }
-                switch.tick(Instant::now());
+                switch.tick();
             }
         };
         ctx.spawn(clock.into_actor(self));

@@ -1,6 +1,7 @@
 //! The router: where connections live, and the one thing a program starts.
 
 pub(crate) mod bridge;
+pub(crate) mod clock;
 pub(crate) mod counters;
 pub(crate) mod names;
 pub(crate) mod switch;
@@ -20,9 +21,10 @@ use crate::directory::{self, Directory, Known, Wake};
 use crate::error::{JoinError, StartError};
 use crate::transport::{EventSink, ListenError, Options, Transport, nng::NngTransport};
 use bridge::{Bridge, CloseDown, Listen};
+use clock::SystemClock;
 pub use counters::Stats;
 pub use names::Mode;
-use switch::{Stage, Switch, random};
+use switch::{Stage, Switch};
 
 /// Router endpoints tried, from the process id up. Default 1,000: as the reference.
 const ENDPOINTS_TRIED: u32 = 1000;
@@ -240,7 +242,7 @@ impl RouterBuilder {
             ));
         }
         self.check()?;
-        let switch = Switch::new(self.mode, self.limits.clone(), random());
+        let switch = Switch::new(self.mode, self.limits.clone(), Arc::new(SystemClock));
         let hub = self.hub.as_ref().filter(|_| self.mode != Mode::Local).map(|name| self.endpoint(name));
         let (listen, mut hubs, vnets) = (self.listen.clone(), self.hubs.clone(), self.vnets.clone());
         // Nobody knows yet who is the machine's hub: it is to be joined until this router turns out to be it.

@@ -42,8 +42,8 @@ pub(super) struct Greets {
 }
 
 impl Greets {
-    fn begin(&mut self) -> Bytes {
-        self.since = Some(Instant::now());
+    fn begin(&mut self, now: Instant) -> Bytes {
+        self.since = Some(now);
         let mut frame = Vec::new();
         wire::write_message(&hello::write_plain(&self.in_the_name_of, &self.python), &mut frame);
         frame.into()
@@ -111,7 +111,7 @@ impl Switch {
             if let Origin::Accepted(came_to) = origin {
                 info.came_to.clone_from(came_to);
             }
-            let greeting = info.greets.as_mut().map(Greets::begin);
+            let greeting = info.greets.as_mut().map(|greets| greets.begin(self.clock.now()));
             (info.peer.clone(), greeting)
         };
         if let (Some(greeting), Some(transport)) = (greeting, self.transport.get()) {

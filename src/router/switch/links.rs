@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 
 use super::Switch;
 use super::arrivals::{PipeInfo, came_over};
-use super::random;
 use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::link::{Act, Link, Me, Way};
@@ -72,7 +71,7 @@ impl Switch {
             introduction: self.limits.introduction,
         };
         let dial = accepted.is_none().then(|| endpoint.clone());
-        let mut link = Link::new(me, endpoint.clone(), dial, random(), Instant::now());
+        let mut link = Link::new(me, endpoint.clone(), dial, self.clock.draw(), self.clock.now());
         if let Some(way) = accepted {
             link.reached_by(way);
         }
@@ -104,7 +103,7 @@ impl Switch {
         let result = {
             let mut guarded = peer.link.lock();
             let before = guarded.link.burden();
-            let result = decide(&mut guarded.link, Instant::now(), &mut acts);
+            let result = decide(&mut guarded.link, self.clock.now(), &mut acts);
             // Dialed under the lock: the link must know its pipe before anything happens on it.
             acts.retain(|act| match act {
                 Act::Dial(endpoint) => {
@@ -247,7 +246,9 @@ impl Switch {
         self.timers.lock().first().map(|(at, _)| *at)
     }
 
-    pub(crate) fn tick(&self, now: Instant) {
+    /// Looks at every link whose time has come.
+    pub(crate) fn tick(&self) {
+        let now = self.clock.now();
         loop {
             let due = {
                 let mut timers = self.timers.lock();

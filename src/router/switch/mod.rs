@@ -21,6 +21,7 @@ use crate::directory::Board;
 use crate::failure::Reason;
 use crate::msg::Msg;
 use crate::port::Port;
+use crate::router::clock::Clock;
 use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
 use crate::transport::{PipeId, Transport};
@@ -33,6 +34,7 @@ pub(crate) struct Switch {
     pub(crate) counters: Counters,
     pub(crate) board: Board,
     incarnation: u64,
+    clock: Arc<dyn Clock>,
     stage: AtomicU8,
     names: RwLock<Names>,
     ports: RwLock<HashMap<u64, Arc<Port>>>,
@@ -79,12 +81,13 @@ impl Unsent {
 }
 
 impl Switch {
-    pub(crate) fn new(mode: Mode, limits: Limits, incarnation: u64) -> Arc<Self> {
+    pub(crate) fn new(mode: Mode, limits: Limits, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             limits,
             counters: Counters::default(),
             board: Board::default(),
-            incarnation,
+            incarnation: clock.draw(),
+            clock,
             stage: AtomicU8::new(Stage::Running as u8),
             names: RwLock::new(Names::new(mode)),
             ports: RwLock::default(),
@@ -271,14 +274,15 @@ impl Switch {
 
     /// Whether every link has sent what it had, and Python peers have had `linger` to read our hello.
     pub(crate) fn is_drained(&self, linger: std::time::Duration) -> bool {
-        let is_fresh = |greets: &Greets| greets.since.is_some_and(|since| since.elapsed() < linger);
+        let now = self.clock.now();
+        let is_fresh = |greets: &Greets| greets.since.is_some_and(|since| now - since < linger);
         if self.pipes.lock().values().filter_map(|info| info.greets.as_ref()).any(is_fresh) {
             return false;
         }
         let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
         peers.iter().all(|peer| {
             let guarded = peer.link.lock();
-            guarded.link.is_idle() && guarded.link.open_towards_python().is_none_or(|since| since.elapsed() >= linger)
+            guarded.link.is_idle() && guarded.link.open_towards_python().is_none_or(|since| now - since >= linger)
         })
     }
 
@@ -311,10 +315,4 @@ impl Switch {
         self.inflows.lock().clear();
         self.ended.send_replace(true);
     }
-}
-
-/// A number that no two routers draw alike.
-pub(crate) fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish() >> 1
 }
