@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
-use crate::directory::entry::{Entry, Known, LOCAL_VNET};
+use crate::directory::entry::{Entry, Known};
+use crate::directory::python::Guest;
 use crate::subject;
 use crate::value::Value;
 
@@ -50,6 +51,7 @@ pub(crate) enum What {
     Sync(Vec<State>),
     Share(Vec<Entry>),
     AskVnets,
+    AskEntries,
 }
 
 impl What {
@@ -58,6 +60,7 @@ impl What {
             What::Sync(_) => subject::SYNC_ENTRIES,
             What::Share(_) => subject::SHARE_ENTRIES,
             What::AskVnets => subject::GET_VNETS,
+            What::AskEntries => subject::GET_ENTRIES,
         }
     }
 }
@@ -76,33 +79,35 @@ impl State {
 
 #[derive(Default)]
 pub(crate) struct Core {
-    home: Addr,
+    pub(super) home: Addr,
     incarnation: u64,
     version: u64,
-    vnets: Vec<String>,
-    own: Vec<(u64, Entry)>,
+    pub(super) vnets: Vec<String>,
+    pub(super) own: Vec<(u64, Entry)>,
     next: u64,
-    others: BTreeMap<u64, State>,
+    pub(super) others: BTreeMap<u64, State>,
     /// Incarnations, and the versions at which they were lost.
     dead: VecDeque<(u64, u64)>,
     /// Entries learned from Python routers, by the router that said them.
-    python: HashMap<Endpoint, Vec<Entry>>,
+    pub(super) python: HashMap<Endpoint, Vec<Entry>>,
+    /// Python directories of the network that joined this router.
+    pub(super) guests: Vec<Guest>,
     /// Directories that hear of every change.
     neighbours: Vec<Endpoint>,
-    hubs: Vec<Hub>,
-    outbox: Vec<Outgoing>,
+    pub(super) hubs: Vec<Hub>,
+    pub(super) outbox: Vec<Outgoing>,
 }
 
 /// A hub that this directory joins.
-struct Hub {
-    at: Endpoint,
-    kind: Kind,
+pub(super) struct Hub {
+    pub(super) at: Endpoint,
+    pub(super) kind: Kind,
     /// What a network hub says it serves; asked first.
-    vnets: Option<Vec<String>>,
+    pub(super) vnets: Option<Vec<String>>,
     /// Which life of a Rust router is there.
     incarnation: Option<u64>,
     /// It has said what it knows.
-    has_told: bool,
+    pub(super) has_told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +175,7 @@ impl Core {
     }
 
     /// Tells a new version of what this router and the Python routers that share with it provide.
-    fn tell_own(&mut self) {
+    pub(super) fn tell_own(&mut self) {
         self.version += 1;
         let state = self.own_state();
         self.tell_neighbours(&state, None);
@@ -182,7 +187,7 @@ impl Core {
             incarnation: self.incarnation,
             version: self.version,
             entries: self.own.iter().map(|(_, entry)| entry.clone()).collect(),
-            python: self.python.values().flatten().filter(|entry| entry.addr.net.is_none()).cloned().collect(),
+            python: self.python.values().flatten().cloned().collect(),
             gone: false,
         }
     }
@@ -301,6 +306,7 @@ impl Core {
             *hub = Hub { at: name.clone(), kind: Kind::Unknown, vnets: None, incarnation: None, has_told: false };
         }
         self.neighbours.retain(|neighbour| neighbour != name);
+        self.guest_gone(name);
         let mut changed = self.python.remove(name).is_some();
         if changed {
             self.tell_own();
@@ -377,9 +383,7 @@ impl Core {
         {
             addr.net = addr.net.take().or_else(|| from.net.clone());
         }
-        if let Some(machine) = &state.home.machine {
-            self.python.remove(machine);
-        }
+        self.is_no_python(&state.home);
         self.tell_neighbours(&state, Some(neighbour));
         self.others.insert(state.incarnation, state);
         true
@@ -423,16 +427,13 @@ impl Core {
     fn send_states(&mut self, name: &Endpoint, mut states: Vec<State>) {
         for state in &mut states {
             state.entries = self.visible(&state.entries, name.scheme());
-            // From the network a Python router of this machine would be two hops away, which it cannot answer.
-            let python =
-                if name.scheme() == Scheme::Tcp { Vec::new() } else { self.visible(&state.python, Scheme::Ipc) };
-            state.python = python;
+            state.python = self.visible_python(&state.python, name.scheme());
         }
         self.outbox.push(Outgoing { to: Addr::at(name.clone(), DIRECTORY), what: What::Sync(states) });
     }
 
     /// The entries that may be seen over such a connection: on the machine those in any vnet, on the network those in ours.
-    fn visible(&self, entries: &[Entry], scheme: Scheme) -> Vec<Entry> {
+    pub(super) fn visible(&self, entries: &[Entry], scheme: Scheme) -> Vec<Entry> {
         let may_be_seen = |entry: &&Entry| match scheme {
             Scheme::Tcp => entry.is_in(&self.vnets),
             _ => !entry.vnets.is_empty(),
@@ -442,104 +443,12 @@ impl Core {
     }
 
     /// An address of this machine as the network must know it.
-    fn named(&self, addr: &Addr, scheme: Scheme) -> Addr {
+    pub(super) fn named(&self, addr: &Addr, scheme: Scheme) -> Addr {
         let mut addr = addr.clone();
         if scheme == Scheme::Tcp && addr.net.is_none() {
             addr.net.clone_from(&self.home.net);
         }
         addr
-    }
-
-    // ---- Python directories -----------------------------------------------------------------------------
-
-    /// Shares with every Python hub, and hears in its answer what it has.
-    pub(crate) fn round(&mut self) {
-        let shared: Vec<Entry> = self
-            .own
-            .iter()
-            .map(|(_, entry)| entry)
-            .filter(|entry| entry.vnets.iter().any(|vnet| vnet == LOCAL_VNET))
-            .cloned()
-            .collect();
-        for hub in self.hubs.iter().filter(|hub| hub.kind == Kind::Python) {
-            let what = match (hub.at.scheme(), &hub.vnets) {
-                (Scheme::Tcp, None) => What::AskVnets,
-                (Scheme::Tcp, Some(vnets)) => {
-                    let own = self.own.iter().map(|(_, entry)| entry).filter(|entry| entry.is_in(vnets));
-                    What::Share(
-                        own.map(|entry| Entry { addr: self.named(&entry.addr, Scheme::Tcp), ..entry.clone() })
-                            .filter(|entry| entry.addr.net.is_some())
-                            .collect(),
-                    )
-                }
-                _ => What::Share(shared.clone()),
-            };
-            self.outbox.push(Outgoing { to: Addr::at(hub.at.clone(), DIRECTORY), what });
-        }
-    }
-
-    /// A network hub says which vnets it serves.
-    pub(crate) fn hub_serves(&mut self, from: &Addr, vnets: Vec<String>) {
-        if let Some(hub) = self.hubs.iter_mut().find(|hub| from.net.as_ref() == Some(&hub.at)) {
-            hub.vnets = Some(vnets);
-            self.round();
-        }
-    }
-
-    /// A Python directory shares its entries with this hub: those of its own router are believed. True if something is new here.
-    pub(crate) fn shared_by(&mut self, from: &Addr, mut entries: Vec<Entry>) -> bool {
-        entries.retain(|entry| {
-            entry.addr.machine == from.machine && (entry.addr.net.is_none() || entry.addr.net == from.net)
-        });
-        let Some(router) = router_of(from) else { return false };
-        self.learn_python(router, from, entries)
-    }
-
-    /// A Python hub answers with what it has: all of it but what is ours, or a Rust router's, is believed.
-    pub(crate) fn hub_has(&mut self, hub: &Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {
-        let known_better = |addr: &Addr| {
-            let rust =
-                self.others.values().any(|state| state.home.machine == addr.machine && state.home.net == addr.net);
-            addr.machine == self.home.machine && (addr.net.is_none() || addr.net == self.home.net) || rust
-        };
-        entries.retain(|entry| !known_better(&entry.addr));
-        let is_first = self.hubs.iter_mut().find(|other| other.at == *hub && !other.has_told);
-        let is_first = is_first.map(|hub| hub.has_told = true).is_some();
-        self.learn_python(hub.clone(), from, entries) || is_first
-    }
-
-    fn learn_python(&mut self, router: Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {
-        let has_room = self.python.contains_key(&router) || self.python.len() < ROUTERS;
-        if entries.len() > ENTRIES || !has_room {
-            return false;
-        }
-        for entry in &mut entries {
-            entry.addr.net = entry.addr.net.take().or_else(|| from.net.clone());
-        }
-        if entries.is_empty() {
-            let changed = self.python.remove(&router).is_some();
-            if changed {
-                self.tell_own();
-            }
-            return changed;
-        }
-        let changed = self.python.get(&router) != Some(&entries);
-        self.python.insert(router, entries);
-        if changed {
-            self.tell_own();
-        }
-        changed
-    }
-
-    /// What a Python asker is answered: everything it can reach in one hop, in vnets that it may see. `asked_at` is the tcp endpoint by which it addressed us.
-    pub(crate) fn for_python(&self, asked_at: Option<&Endpoint>) -> Vec<Entry> {
-        let reachable = |entry: &&Entry| match asked_at {
-            Some(_) => entry.addr.net.is_none() && entry.addr.machine == self.home.machine && entry.is_in(&self.vnets),
-            None => entry.addr.net.is_none() && !entry.vnets.is_empty(),
-        };
-        let named =
-            |entry: &Entry| Entry { addr: Addr { net: asked_at.cloned(), ..entry.addr.clone() }, ..entry.clone() };
-        self.entries().filter(reachable).map(named).collect()
     }
 
     pub(crate) fn take_outbox(&mut self) -> Vec<Outgoing> {
@@ -548,7 +457,7 @@ impl Core {
 }
 
 /// The endpoint of an address' router: of the network if it is there, else of the machine.
-fn router_of(addr: &Addr) -> Option<Endpoint> {
+pub(super) fn router_of(addr: &Addr) -> Option<Endpoint> {
     addr.net.clone().or_else(|| addr.machine.clone())
 }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod core;
 mod entry;
+mod python;
 
 use std::future::{IntoFuture, Ready, ready};
 use std::sync::Arc;
@@ -78,13 +79,12 @@ impl Default for Board {
 
 impl Board {
     /// Lets the core decide; `true` from it wakes those who wait for a provider.
-    fn with(&self, decide: impl FnOnce(&mut Core) -> bool) -> bool {
+    fn with(&self, decide: impl FnOnce(&mut Core) -> bool) {
         let changed = decide(&mut self.core.lock());
         self.work.notify_one();
         if changed {
             self.changed.send_replace(());
         }
-        changed
     }
 
     pub(crate) fn belongs_to(&self, home: Addr, incarnation: u64, vnets: Vec<String>) {
@@ -294,7 +294,7 @@ impl Directory {
             let contents = match what {
                 What::Sync(states) => states.into_contents(),
                 What::Share(entries) => entries.into_contents(),
-                What::AskVnets => ().into_contents(),
+                What::AskVnets | What::AskEntries => ().into_contents(),
             };
             let mut msg = Msg::new(to, subject, contents);
             // A Rust directory knows its neighbour by where it listens; Python is told where it answers best.
@@ -321,14 +321,51 @@ impl Directory {
         Some(self.asked.remove(index).1)
     }
 
-    fn register(switch: &Switch, msg: Msg) -> Handled {
-        msg.answer(|entry: Entry| {
-            switch.board.with(|core| {
+    fn register(switch: &Switch, msg: Msg, is_ours: bool) -> Handled {
+        let from = msg.from().clone();
+        let entry = match msg.contents::<Entry>() {
+            Ok(entry) => entry,
+            Err(error) => return msg.refuse(&error.to_string()),
+        };
+        let mut is_taken = true;
+        switch.board.with(|core| {
+            if is_ours {
                 let is_new = !core.has_own(&entry);
                 if is_new {
                     core.register(entry);
                 }
-                is_new
+                return is_new;
+            }
+            let changed = core.registered_by(&from, entry);
+            is_taken = changed.is_some();
+            changed == Some(true)
+        });
+        if is_taken { msg.reply(true) } else { msg.refuse("each router's directory takes what that router provides") }
+    }
+
+    /// Withdraws an entry that is the sender's. Answered with true, found or not, as the reference does.
+    fn withdraw_entry(switch: &Switch, msg: Msg, is_ours: bool) -> Handled {
+        let from = msg.from().clone();
+        msg.answer(|entry: Entry| {
+            let is_meant = |known: &Entry| {
+                known.addr.connection == entry.addr.connection
+                    && *known == Entry { addr: known.addr.clone(), ..entry.clone() }
+            };
+            switch.board.with(|core| {
+                if is_ours { core.withdraw_entry(&entry) } else { core.withdrawn_by(&from, &entry.addr, is_meant) }
+            });
+            true
+        })
+    }
+
+    /// The same for all entries of a connection.
+    fn withdraw_addr(switch: &Switch, msg: Msg, is_ours: bool) -> Handled {
+        let from = msg.from().clone();
+        msg.answer(|addr: Addr| {
+            let is_meant = |known: &Entry| known.addr.connection == addr.connection;
+            switch.board.with(|core| match addr.connection {
+                Some(number) if is_ours => core.forget(number),
+                _ => core.withdrawn_by(&from, &addr, is_meant),
             });
             true
         })
@@ -346,6 +383,15 @@ impl Directory {
                 _ => all,
             }
         })
+    }
+
+    /// A Python directory that joined says what it has.
+    fn guest_has(switch: &Switch, msg: Msg) -> Handled {
+        match msg.contents::<Vec<Entry>>() {
+            Ok(entries) => switch.board.with(|core| core.guest_has(msg.from(), entries)),
+            Err(error) => tracing::warn!(from = %msg.from(), %error, "a directory's entries cannot be read"),
+        }
+        msg.handled()
     }
 
     fn shared(&mut self, switch: &Switch, msg: Msg) -> Handled {
@@ -379,8 +425,8 @@ impl Directory {
         match msg.take_contents::<Vec<State>>() {
             Ok(states) => {
                 if let (None, Some(gateway)) = (&msg.from().net, &msg.from().machine) {
-                    let nets =
-                        states.iter().flat_map(|state| &state.entries).filter_map(|entry| entry.addr.net.as_ref());
+                    let entries = states.iter().flat_map(|state| state.entries.iter().chain(&state.python));
+                    let nets = entries.filter_map(|entry| entry.addr.net.as_ref());
                     nets.for_each(|net| switch.heard_of(net, gateway));
                 }
                 switch.board.with(|core| core.heard(msg.from(), states));
@@ -398,6 +444,13 @@ impl Directory {
                 false
             });
             return msg.handled();
+        }
+        if let Some(net) = &msg.from().net {
+            let listens = !switch.is_dialed_by(net);
+            switch.board.with(|core| {
+                core.joined_by(msg.from(), listens);
+                false
+            });
         }
         let vnets = switch.board.core.lock().vnets().to_vec();
         msg.reply(vnets)
@@ -454,22 +507,19 @@ impl Handler<Msg> for Directory {
 
     fn handle(&mut self, msg: Msg, _: &mut Context<Self>) -> Handled {
         let Some(switch) = self.port.as_ref().map(|port| port.switch.clone()) else { return msg.unhandled() };
-        let is_ours =
-            msg.from().net.is_none() && msg.from().machine.as_ref().is_none_or(|machine| switch.is_mine(machine));
+        let from = msg.from();
+        let is_ours = from.net.is_none()
+            && from.connection.is_some()
+            && from.machine.as_ref().is_none_or(|machine| switch.is_mine(machine));
         match msg.subject() {
             subject::SYNC_ENTRIES => Self::synced(&switch, msg),
             subject::SHARE_ENTRIES => self.shared(&switch, msg),
             subject::GET_VNETS => Self::vnets(&switch, msg),
             subject::GET_ENTRIES if !msg.is_reply() => Self::get_entries(&switch, msg, is_ours),
-            subject::REGISTER_ENTRY if is_ours => Self::register(&switch, msg),
-            subject::UNREGISTER_ENTRY if is_ours => msg.answer(|entry: Entry| {
-                switch.board.with(|core| core.withdraw_entry(&entry));
-                true
-            }),
-            subject::UNREGISTER_ADDR if is_ours => msg.answer(|addr: Addr| {
-                switch.board.with(|core| addr.connection.is_some_and(|connection| core.forget(connection)));
-                true
-            }),
+            subject::GET_ENTRIES => Self::guest_has(&switch, msg),
+            subject::REGISTER_ENTRY if !msg.is_reply() => Self::register(&switch, msg, is_ours),
+            subject::UNREGISTER_ENTRY if !msg.is_reply() => Self::withdraw_entry(&switch, msg, is_ours),
+            subject::UNREGISTER_ADDR if !msg.is_reply() => Self::withdraw_addr(&switch, msg, is_ours),
             subject::BAD_ENTRIES => {
                 tracing::warn!(from = %msg.from(), "a directory could not read what it was told");
                 msg.handled()

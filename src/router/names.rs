@@ -102,6 +102,11 @@ impl Names {
         }
     }
 
+    /// Whether an address is one of this router's, by whatever name.
+    pub(crate) fn is_here(&self, addr: &Addr) -> bool {
+        [&addr.net, &addr.machine].into_iter().flatten().all(|endpoint| self.is_mine(endpoint))
+    }
+
     /// Decides where a message goes. Endpoints are compared as text.
     pub(crate) fn route(&self, to: &Addr, came: Came) -> Route {
         let machine = to.machine.as_ref().filter(|machine| !self.is_mine(machine));

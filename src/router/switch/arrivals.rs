@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Switch;
 use super::links::{LINKS, Peer};
-use crate::addr::{Endpoint, Scheme};
+use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
 use crate::link::Way;
 use crate::link::hello::{self, Greeting};
 use crate::link::inflow::{Inflow, Verdict};
@@ -212,12 +212,21 @@ impl Switch {
         let (came, gateway) = {
             let pipes = self.pipes.lock();
             let Some(info) = pipes.get(&pipe) else { return };
-            if info.came == Came::Tcp && envelope.from.net.is_none() && !envelope.from.is_null() {
-                // A peer that does not name itself can be answered on its own pipe.
+            let names_nobody = |net: &Option<Endpoint>| net.as_ref().is_none_or(is_all_addresses);
+            if info.came == Came::Tcp && names_nobody(&envelope.from.net) && !envelope.from.is_null() {
+                // A peer that does not name itself, or by all addresses at once, can be answered on its own pipe.
                 envelope.from.net.clone_from(&info.remote);
             }
             (info.came, info.peer.as_ref().map(|peer| peer.name.clone()))
         };
+        if envelope.to.connection == Some(DIRECTORY)
+            && !envelope.from.is_null()
+            && self.names.read().is_here(&envelope.from)
+        {
+            // What this router provides only its own connections say.
+            tracing::warn!(?pipe, from = %envelope.from, "a message from outside claims to be from here");
+            envelope.from = Addr::default();
+        }
         if let (Came::Ipc, Some(net), Some(gateway)) = (came, &envelope.from.net, gateway) {
             self.heard_of(net, &gateway);
         }
@@ -419,10 +428,15 @@ pub(super) fn came_over(endpoint: &Endpoint) -> Came {
 
 /// A listening endpoint as a peer can dial it: in place of "all addresses", the one that the peer already reaches.
 fn reachable(listening: &Endpoint, local: Option<&Endpoint>) -> Option<Endpoint> {
-    let (host, port) = listening.rest().rsplit_once(':')?;
-    if !matches!(host, "0.0.0.0" | "[::]" | "*" | "") {
+    if !is_all_addresses(listening) {
         return Some(listening.clone());
     }
+    let (_, port) = listening.rest().rsplit_once(':')?;
     let (host, _) = local?.rest().rsplit_once(':')?;
     Some(Endpoint::from(format!("tcp://{host}:{port}")))
+}
+
+/// Whether an endpoint stands for every address of its machine: it can be listened at, not dialed.
+fn is_all_addresses(endpoint: &Endpoint) -> bool {
+    endpoint.rest().rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]" | "*" | ""))
 }

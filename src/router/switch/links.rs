@@ -86,6 +86,11 @@ impl Switch {
         Some(peer)
     }
 
+    /// Whether an endpoint is the other end of a pipe that a peer made to us: nobody else can dial it.
+    pub(crate) fn is_dialed_by(&self, remote: &Endpoint) -> bool {
+        self.accepted_from(remote).is_some()
+    }
+
     /// The pipe that a peer which cannot be dialed made to us, by our name for it.
     fn accepted_from(&self, remote: &Endpoint) -> Option<Way> {
         if remote.scheme() != Scheme::Tcp {

@@ -1,0 +1,189 @@
+//! What a directory makes of Python ones, and tells them.
+//!
+//! Python directories only ever add. What one of them says of its own router is believed, of a hub also what it says of its other Python routers, and it goes when the
+//! router that said it goes. On a machine they share in rounds. A network hub they only ask which vnets it serves, because their own share fails as soon as they have an entry:
+//! so a router that is asked that asks back, in rounds, what is provided there.
+//!
+//! They are told what they can reach in one hop. Nothing is sent to one that has not spoken first, or is a hub that this router was told of.
+
+use super::core::{Core, Kind, Outgoing, What, router_of};
+use super::entry::{Entry, LOCAL_VNET};
+use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
+
+/// Entries taken from one router, and Python directories that are asked in rounds. Default 100,000 and 4,096, as for Rust ones.
+const ENTRIES: usize = 100_000;
+const ROUTERS: usize = 4096;
+
+/// A Python directory of the network that asked what this hub serves.
+pub(crate) struct Guest {
+    directory: Addr,
+    /// Others of the network can dial it.
+    listens: bool,
+}
+
+impl Core {
+    /// Tells every Python hub what is provided here, and asks it, and every guest, what it has.
+    pub(crate) fn round(&mut self) {
+        let own = self.own.iter().map(|(_, entry)| entry);
+        let shared: Vec<Entry> =
+            own.filter(|entry| entry.vnets.iter().any(|vnet| vnet == LOCAL_VNET)).cloned().collect();
+        for hub in self.hubs.iter().filter(|hub| hub.kind == Kind::Python) {
+            let what = match (hub.at.scheme(), &hub.vnets) {
+                (Scheme::Tcp, None) => What::AskVnets,
+                (Scheme::Tcp, Some(vnets)) => {
+                    let own = self.own.iter().map(|(_, entry)| entry).filter(|entry| entry.is_in(vnets));
+                    What::Share(
+                        own.map(|entry| Entry { addr: self.named(&entry.addr, Scheme::Tcp), ..entry.clone() })
+                            .filter(|entry| entry.addr.net.is_some())
+                            .collect(),
+                    )
+                }
+                _ => What::Share(shared.clone()),
+            };
+            self.outbox.push(Outgoing { to: Addr::at(hub.at.clone(), DIRECTORY), what });
+        }
+        let guests = self.guests.iter().map(|guest| guest.directory.clone());
+        self.outbox.extend(guests.map(|to| Outgoing { to, what: What::AskEntries }));
+    }
+
+    // ---- Python hubs that this router joined -------------------------------------------------------------
+
+    /// A network hub says which vnets it serves.
+    pub(crate) fn hub_serves(&mut self, from: &Addr, vnets: Vec<String>) {
+        if let Some(hub) = self.hubs.iter_mut().find(|hub| from.net.as_ref() == Some(&hub.at)) {
+            hub.vnets = Some(vnets);
+            self.round();
+        }
+    }
+
+    /// A Python hub answers with what it has: all of it but what is ours, or a Rust router's, is believed.
+    pub(crate) fn hub_has(&mut self, hub: &Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {
+        entries.retain(|entry| !self.is_known_better(&entry.addr));
+        let is_first = self.hubs.iter_mut().find(|other| other.at == *hub && !other.has_told);
+        let is_first = is_first.map(|hub| hub.has_told = true).is_some();
+        self.learn_python(hub.clone(), from, entries) || is_first
+    }
+
+    fn is_known_better(&self, addr: &Addr) -> bool {
+        let is_own = addr.machine == self.home.machine && (addr.net.is_none() || addr.net == self.home.net);
+        let is_at = |home: &Addr| home.machine == addr.machine && home.net == addr.net;
+        is_own || self.others.values().any(|state| is_at(&state.home))
+    }
+
+    // ---- Python directories that joined this router ----------------------------------------------------------
+
+    /// A Python directory of the network asked what is served here. `listens`: others can dial it by that address.
+    pub(crate) fn joined_by(&mut self, directory: &Addr, listens: bool) {
+        let is_known = self.guests.iter().any(|guest| guest.directory == *directory);
+        if is_known || self.guests.len() >= ROUTERS || self.is_known_better(directory) {
+            return;
+        }
+        self.guests.push(Guest { directory: directory.clone(), listens });
+        self.outbox.push(Outgoing { to: directory.clone(), what: What::AskEntries });
+    }
+
+    /// It cannot be reached any more.
+    pub(super) fn guest_gone(&mut self, name: &Endpoint) {
+        self.guests.retain(|guest| router_of(&guest.directory).as_ref() != Some(name));
+    }
+
+    /// A guest answers with what it has: what its own router provides in the vnets served here is believed.
+    pub(crate) fn guest_has(&mut self, from: &Addr, mut entries: Vec<Entry>) -> bool {
+        if !self.guests.iter().any(|guest| router_of(&guest.directory) == router_of(from)) {
+            return false;
+        }
+        entries.retain(|entry| entry.is_in(&self.vnets));
+        self.shared_by(from, entries)
+    }
+
+    /// A Python directory says what it has: what its own router provides is believed. True if something is new here.
+    pub(crate) fn shared_by(&mut self, from: &Addr, mut entries: Vec<Entry>) -> bool {
+        entries.retain(|entry| is_of(&entry.addr, from));
+        let Some(router) = router_of(from) else { return false };
+        self.learn_python(router, from, entries)
+    }
+
+    /// A connection of a Python router, whose own directory may be none, provides something. `None`: it may not say that.
+    pub(crate) fn registered_by(&mut self, from: &Addr, mut entry: Entry) -> Option<bool> {
+        let router = router_of(from).filter(|_| is_of(&entry.addr, from) && !self.is_known_better(from))?;
+        let mut entries = self.python.get(&router).cloned().unwrap_or_default();
+        entry.addr.net.clone_from(&from.net);
+        if entries.iter().any(|known| known.is_same(&entry)) {
+            return Some(false);
+        }
+        entries.push(entry);
+        Some(self.learn_python(router, from, entries))
+    }
+
+    /// A Python router withdraws what `is_meant` of what it provides at `addr`.
+    pub(crate) fn withdrawn_by(&mut self, from: &Addr, addr: &Addr, is_meant: impl Fn(&Entry) -> bool) -> bool {
+        let Some(router) = router_of(from).filter(|_| is_of(addr, from)) else { return false };
+        let Some(entries) = self.python.get(&router) else { return false };
+        let kept = entries.iter().filter(|entry| !(is_of(&entry.addr, from) && is_meant(entry))).cloned().collect();
+        self.learn_python(router, from, kept)
+    }
+
+    /// A router turned out to be a Rust one, which says itself what it provides.
+    pub(super) fn is_no_python(&mut self, home: &Addr) {
+        for name in [&home.net, &home.machine].into_iter().flatten() {
+            self.guest_gone(name);
+            self.python.remove(name);
+        }
+    }
+
+    fn learn_python(&mut self, router: Endpoint, from: &Addr, mut entries: Vec<Entry>) -> bool {
+        let has_room = self.python.contains_key(&router) || self.python.len() < ROUTERS;
+        if entries.len() > ENTRIES || !has_room {
+            return false;
+        }
+        for entry in &mut entries {
+            entry.addr.net = entry.addr.net.take().or_else(|| from.net.clone());
+        }
+        let before =
+            if entries.is_empty() { self.python.remove(&router) } else { self.python.insert(router.clone(), entries) };
+        let changed = before.as_ref() != self.python.get(&router);
+        if changed {
+            self.tell_own();
+        }
+        changed
+    }
+
+    // ---- what others are told ------------------------------------------------------------------------------------
+
+    /// The entries of Python routers that a Rust neighbour can reach: on the machine all, through this router; on the network those it can dial itself. A Python router of this
+    /// machine would be two hops away, which it cannot answer.
+    pub(super) fn visible_python(&self, entries: &[Entry], scheme: Scheme) -> Vec<Entry> {
+        match scheme {
+            Scheme::Tcp => {
+                self.visible(entries, scheme).into_iter().filter(|entry| self.can_be_dialed(&entry.addr)).collect()
+            }
+            _ => self.visible(entries, scheme),
+        }
+    }
+
+    fn can_be_dialed(&self, addr: &Addr) -> bool {
+        let is_at = |guest: &&Guest| {
+            guest.listens && guest.directory.net == addr.net && guest.directory.machine == addr.machine
+        };
+        addr.net.is_some() && self.guests.iter().any(|guest| is_at(&guest))
+    }
+
+    /// What a Python asker is answered: everything it can reach in one hop, in vnets that it may see. `asked_at` is the tcp endpoint by which it addressed us.
+    pub(crate) fn for_python(&self, asked_at: Option<&Endpoint>) -> Vec<Entry> {
+        let is_here = |addr: &Addr| addr.net.is_none() && addr.machine == self.home.machine;
+        let reachable = |entry: &&Entry| match asked_at {
+            Some(_) => (is_here(&entry.addr) || self.can_be_dialed(&entry.addr)) && entry.is_in(&self.vnets),
+            None => entry.addr.net.is_none() && !entry.vnets.is_empty(),
+        };
+        let named = |entry: &Entry| {
+            let net = entry.addr.net.clone().or_else(|| asked_at.cloned());
+            Entry { addr: Addr { net, ..entry.addr.clone() }, ..entry.clone() }
+        };
+        self.entries().filter(reachable).map(named).collect()
+    }
+}
+
+/// Whether an address is one of the router that a message came from.
+fn is_of(addr: &Addr, from: &Addr) -> bool {
+    addr.machine == from.machine && (addr.net.is_none() || addr.net == from.net)
+}
