@@ -3,18 +3,24 @@
 //! An agent is an actix actor that handles [`Msg`]. Spawned, it has a connection of its own; when it stops or panics, its entries are gone from the
 //! directory, whoever sent it a message that it did not deal with is told, and no other agent notices.
 
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use actix::dev::MessageResponse;
+use actix::fut::ActorFuture;
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
+use tokio::task::consume_budget;
 
 use crate::addr::Addr;
 use crate::connection::Connection;
 use crate::directory::Register;
 use crate::failure::Reason;
 use crate::msg::Msg;
-use crate::port::{Port, Post};
+use crate::port::Port;
 
 /// Restarts of a supervised agent within [`RESTART_WINDOW`]. Default 3: a fault that comes again at once does not go away by itself.
 const RESTARTS: usize = 3;
@@ -99,7 +105,7 @@ impl<A: Agent> From<&Spawned<A>> for Addr {
 
 /// Starts an agent on the present arbiter.
 pub(crate) fn spawn<A: Agent>(port: Arc<Port>, agent: A) -> Spawned<A> {
-    let presence = Presence { port: port.clone(), ended: None };
+    let presence = Presence::new(&port, None);
     let actor = A::create(|ctx| settle_in(agent, presence, ctx));
     Spawned { port, actor }
 }
@@ -110,10 +116,9 @@ pub(crate) fn spawn_on<A: Agent>(
     arbiter: &actix::ArbiterHandle,
     make: impl FnOnce() -> A + Send + 'static,
 ) -> Spawned<A> {
-    let presence = Presence { port: port.clone(), ended: None };
+    // Messages wait from now on, until the arbiter has made it.
+    let presence = Presence::new(&port, None);
     let actor = A::start_in_arbiter(arbiter, move |ctx| settle_in(make(), presence, ctx));
-    // Messages wait in its mailbox until the arbiter has made it.
-    port.attach(mailbox(actor.clone()));
     Spawned { port, actor }
 }
 
@@ -160,11 +165,50 @@ enum End {
     Panicked,
 }
 
-/// Lives in the actor's context, and so tells when that ends, in whichever way.
+/// Lives in the actor's context: hands the actor its messages, and tells when it ends, in whichever way.
 struct Presence {
     port: Arc<Port>,
+    /// Taken from the port, and to be handled next.
+    taken: VecDeque<Msg>,
     /// Who restarts it; without, the connection ends with the actor.
     ended: Option<oneshot::Sender<End>>,
+}
+
+impl Presence {
+    fn new(port: &Arc<Port>, ended: Option<oneshot::Sender<End>>) -> Self {
+        port.attach();
+        Self { port: port.clone(), taken: VecDeque::new(), ended }
+    }
+}
+
+/// Calls the handler with one message after the other. The others of its thread have their turn when tokio's budget for one turn (128 steps) is used up.
+impl<A: Agent> ActorFuture<A> for Presence {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        agent: &mut A,
+        ctx: &mut Context<A>,
+        task: &mut std::task::Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            if self.port.is_stopping() {
+                ctx.stop();
+                return Poll::Ready(());
+            }
+            // An agent that stops, or waits for a future of its own, takes no more messages; when that has ended, this is called again.
+            if ctx.waiting() {
+                return Poll::Pending;
+            }
+            let Some(msg) = self.taken.pop_front() else {
+                let this = &mut *self;
+                ready!(this.port.poll_take(&mut this.taken, task));
+                continue;
+            };
+            Handler::<Msg>::handle(agent, msg, ctx).handle(ctx, None);
+            ready!(pin!(consume_budget()).as_mut().poll(task));
+        }
+    }
 }
 
 impl Drop for Presence {
@@ -172,9 +216,10 @@ impl Drop for Presence {
         let panicking = std::thread::panicking();
         let (end, reason) =
             if panicking { (End::Panicked, Reason::AgentPanicked) } else { (End::Stopped, Reason::AgentStopped) };
+        // The next life handles them; if there is none, their senders are told when the connection is closed.
+        self.port.give_back(std::mem::take(&mut self.taken));
         match self.ended.take() {
             Some(ended) => {
-                self.port.detach(reason);
                 // The supervisor may have ended with its arbiter: then nobody restarts anything.
                 let _ = ended.send(end);
             }
@@ -185,22 +230,10 @@ impl Drop for Presence {
 
 fn start_life<A: Agent>(port: &Arc<Port>, make: &mut impl FnMut() -> A) -> oneshot::Receiver<End> {
     let (ended, end) = oneshot::channel();
-    let presence = Presence { port: port.clone(), ended: Some(ended) };
+    let presence = Presence::new(port, Some(ended));
     let agent = make();
     A::create(|ctx| settle_in(agent, presence, ctx));
     end
-}
-
-/// The way into an actor's mailbox. Its bound is the port's, which counts what is inside: actix's own would be felt at 16.
-fn mailbox<A: Agent>(actor: actix::Addr<A>) -> Post {
-    Arc::new(move |msg| {
-        if !actor.connected() {
-            return Err((msg, Reason::AgentStopped));
-        }
-        // Should the actor end in this moment, the message is dropped and, with its duty undone, reports itself.
-        actor.do_send(msg);
-        Ok(())
-    })
 }
 
 /// Ties an actor to its connection: messages come in, and the end is noticed.
@@ -209,15 +242,7 @@ fn settle_in<A: Agent>(mut agent: A, presence: Presence, ctx: &mut Context<A>) -
     if agent.allows_shutdown() {
         port.allow_shutdown();
     }
-    port.attach(mailbox(ctx.address()));
-    let until_stopped = async move {
-        presence.port.stopped().await;
-        presence
-    };
-    ctx.spawn(until_stopped.into_actor(&agent).map(|presence, _, ctx| {
-        ctx.stop();
-        drop(presence);
-    }));
+    ctx.spawn(presence);
     Agent::started(&mut agent, Connection::of_agent(port), ctx);
     agent
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 
 use crate::addr::{Addr, DIRECTORY};
 use crate::contents::IntoContents;
@@ -29,7 +29,8 @@ pub struct Connection {
 /// What a connection without an agent has: the reports of its one-way messages, and an end.
 struct Own {
     port: Arc<Port>,
-    reports: Mutex<mpsc::Receiver<NotDelivered>>,
+    /// One at a time waits for a report.
+    turn: Mutex<()>,
 }
 
 impl Drop for Own {
@@ -39,8 +40,8 @@ impl Drop for Own {
 }
 
 impl Connection {
-    pub(crate) fn without_agent(port: Arc<Port>, reports: mpsc::Receiver<NotDelivered>) -> Self {
-        let own = Own { port: port.clone(), reports: Mutex::new(reports) };
+    pub(crate) fn without_agent(port: Arc<Port>) -> Self {
+        let own = Own { port: port.clone(), turn: Mutex::default() };
         Self { port, own: Some(Arc::new(own)) }
     }
 
@@ -166,12 +167,14 @@ impl Connection {
 
     /// Waits for the next report of a one-way message that was not delivered. Never ready for an agent's connection: its handler gets them as messages.
     pub async fn not_delivered(&self) -> NotDelivered {
-        if let Some(own) = &self.own
-            && let Some(report) = own.reports.lock().await.recv().await
-        {
-            return report;
+        let Some(own) = &self.own else { return std::future::pending().await };
+        let _turn = own.turn.lock().await;
+        loop {
+            let report = std::future::poll_fn(|task| own.port.poll_next(task)).await;
+            if let Some(report) = report.not_delivered() {
+                return report;
+            }
         }
-        std::future::pending().await
     }
 
     async fn ask(&self, msg: Msg, also: Vec<ByteString>) -> Result<Msg, RequestError> {

@@ -260,9 +260,11 @@ impl Msg {
         self.duty = Some(Duty(port));
     }
 
-    /// Takes the message out of its receiver's care: somebody else reports.
-    pub(crate) fn discharge(&mut self) {
-        self.duty = None;
+    /// Ends a message that its receiver does not deal with: its sender is told.
+    pub(crate) fn abandon(mut self, reason: Reason) {
+        if let Some(duty) = self.duty.take() {
+            duty.0.abandoned(&self, reason);
+        }
     }
 
     /// The report that this message was not delivered; none if nobody can be told, or if this is such a report itself, or what Python answers to one.

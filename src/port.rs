@@ -1,42 +1,48 @@
-//! Where messages for one connection arrive: an agent's mailbox, waiting requests, and the count of what is inside.
+//! Where messages for one connection arrive: its queue, its waiting requests, and the count of what is inside.
+//!
+//! Whoever sends puts a message into the queue and wakes who takes from it: an agent's actor, in batches, or a connection that awaits reports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use bytestring::ByteString;
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, mpsc, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 
 use crate::addr::Addr;
 use crate::error::RequestError;
 use crate::failure::{NotDelivered, Reason};
 use crate::link;
-use crate::msg::Msg;
+use crate::msg::{Debt, Msg};
 use crate::router::switch::{Stage, Switch, Unsent};
 use crate::subject;
-
-/// Puts a message into an actor's mailbox, or says why not.
-pub(crate) type Post = Arc<dyn Fn(Msg) -> Result<(), (Msg, Reason)> + Send + Sync>;
 
 pub(crate) struct Port {
     pub(crate) number: u64,
     pub(crate) switch: Arc<Switch>,
     next_id: AtomicI64,
     requests: Mutex<HashMap<i64, Waiting>>,
-    inbox: RwLock<Inbox>,
-    /// Messages in the mailbox or in a handler's hands.
+    inbox: Mutex<Inbox>,
+    /// Messages for an agent, in the queue or in a handler's hands.
     inside: AtomicUsize,
     room: Arc<Notify>,
     allows_shutdown: AtomicBool,
-    stop: Notify,
+    is_stopping: AtomicBool,
 }
 
-#[derive(Clone)]
-enum Inbox {
+struct Inbox {
+    receiver: Receiver,
+    queue: VecDeque<Msg>,
+    /// Who found the queue empty.
+    waiting: Option<Waker>,
+}
+
+enum Receiver {
     /// A connection without an agent: it takes answers, and reports of what was not delivered.
-    Reports(mpsc::Sender<NotDelivered>),
-    Agent(Post),
+    Reports,
+    Agent,
     /// Nobody, and why.
     Closed(Reason),
 }
@@ -57,20 +63,18 @@ pub(crate) struct Answer {
 }
 
 impl Port {
-    pub(crate) fn new(number: u64, switch: Arc<Switch>) -> (Arc<Self>, mpsc::Receiver<NotDelivered>) {
-        let (reports, receiver) = mpsc::channel(switch.limits.mailbox.max(1));
-        let port = Self {
+    pub(crate) fn new(number: u64, switch: Arc<Switch>) -> Arc<Self> {
+        Arc::new(Self {
             number,
             switch,
             next_id: AtomicI64::new(1),
             requests: Mutex::default(),
-            inbox: RwLock::new(Inbox::Reports(reports)),
+            inbox: Mutex::new(Inbox { receiver: Receiver::Reports, queue: VecDeque::new(), waiting: None }),
             inside: AtomicUsize::new(0),
             room: Arc::default(),
             allows_shutdown: AtomicBool::new(false),
-            stop: Notify::new(),
-        };
-        (Arc::new(port), receiver)
+            is_stopping: AtomicBool::new(false),
+        })
     }
 
     /// The address of this connection, as routers elsewhere on the machine know it.
@@ -82,14 +86,44 @@ impl Port {
         self.switch.is_open(self.number)
     }
 
-    pub(crate) fn attach(&self, post: Post) {
-        *self.inbox.write() = Inbox::Agent(post);
+    /// From now on messages are for an agent, which [takes](Port::poll_take) them when it is there.
+    pub(crate) fn attach(&self) {
+        let mut inbox = self.inbox.lock();
+        if !matches!(inbox.receiver, Receiver::Closed(_)) {
+            inbox.receiver = Receiver::Agent;
+        }
     }
 
-    pub(crate) fn detach(&self, reason: Reason) {
-        let old = std::mem::replace(&mut *self.inbox.write(), Inbox::Closed(reason));
-        // An agent's address may be the last thing that keeps its context alive: not dropped under the lock.
-        drop(old);
+    /// Takes all that has arrived, in exchange for an empty queue; ready without if the agent shall stop.
+    pub(crate) fn poll_take(&self, empty: &mut VecDeque<Msg>, task: &Context<'_>) -> Poll<()> {
+        debug_assert!(empty.is_empty(), "what is in it would be handled after what comes");
+        let mut inbox = self.inbox.lock();
+        // Looked at under the lock: who asks to stop takes it, too, to wake.
+        if inbox.queue.is_empty() && !self.is_stopping() {
+            inbox.wait(task);
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut inbox.queue, empty);
+        Poll::Ready(())
+    }
+
+    /// Takes what has arrived first.
+    pub(crate) fn poll_next(&self, task: &Context<'_>) -> Poll<Msg> {
+        let mut inbox = self.inbox.lock();
+        match inbox.queue.pop_front() {
+            Some(msg) => Poll::Ready(msg),
+            None => {
+                inbox.wait(task);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Puts back what was taken and not handled, before what has come since.
+    pub(crate) fn give_back(&self, mut taken: VecDeque<Msg>) {
+        let mut inbox = self.inbox.lock();
+        taken.append(&mut inbox.queue);
+        inbox.queue = taken;
     }
 
     pub(crate) fn allow_shutdown(&self) {
@@ -104,19 +138,29 @@ impl Port {
         self.switch.ask_shutdown();
     }
 
+    /// Asks the agent to stop after the message in hand.
     pub(crate) fn stop(&self) {
-        self.stop.notify_waiters();
-        self.stop.notify_one();
+        self.is_stopping.store(true, Ordering::Release);
+        let waiting = self.inbox.lock().waiting.take();
+        wake(waiting);
     }
 
-    pub(crate) async fn stopped(&self) {
-        self.stop.notified().await;
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Ends the connection: its number is free of messages from now on, and nobody waits in it any more.
+    /// Ends the connection: its number is free of messages from now on, and nobody waits in it any more. The senders of what is in the queue are told.
     pub(crate) fn close(&self, reason: Reason) {
         self.switch.forget(self.number);
-        self.detach(reason);
+        let left = {
+            let mut inbox = self.inbox.lock();
+            inbox.receiver = Receiver::Closed(reason.clone());
+            std::mem::take(&mut inbox.queue)
+        };
+        // Not under the lock: they report, perhaps to this very port.
+        for msg in left {
+            msg.abandon(reason.clone());
+        }
         self.requests.lock().clear();
         self.room.notify_waiters();
     }
@@ -163,34 +207,54 @@ impl Port {
 
     /// Takes a message in. It comes back, with the reason, if it cannot be.
     pub(crate) fn deliver(self: &Arc<Self>, msg: Msg) -> Result<(), Unsent> {
-        let Some(mut msg) = self.settle(msg) else { return Ok(()) };
-        // Not called under the lock: a message that finds its actor gone reports itself, perhaps to this very port.
-        let inbox = self.inbox.read().clone();
-        match inbox {
-            Inbox::Agent(post) => {
+        let Some(msg) = self.settle(msg) else { return Ok(()) };
+        let (outcome, waiting) = {
+            let mut inbox = self.inbox.lock();
+            (self.enqueue(&mut inbox, msg), inbox.waiting.take())
+        };
+        wake(waiting);
+        outcome.map(drop)
+    }
+
+    /// Takes messages in, in order and in one step; those that cannot be come back, each with its reason.
+    #[allow(dead_code, reason = "for links, which have a frame of them")]
+    pub(crate) fn deliver_all(self: &Arc<Self>, msgs: impl IntoIterator<Item = Msg>) -> Vec<Unsent> {
+        let msgs: Vec<Msg> = msgs.into_iter().filter_map(|msg| self.settle(msg)).collect();
+        let (outcomes, waiting): (Vec<_>, _) = {
+            let mut inbox = self.inbox.lock();
+            (msgs.into_iter().map(|msg| self.enqueue(&mut inbox, msg)).collect(), inbox.waiting.take())
+        };
+        wake(waiting);
+        outcomes.into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Returns what is settled by that, to be dropped when the inbox is not locked: it tells the link.
+    fn enqueue(self: &Arc<Self>, inbox: &mut Inbox, mut msg: Msg) -> Result<Debt, Unsent> {
+        let is_report = msg.subject == subject::MSG_NOT_DELIVERED;
+        match &inbox.receiver {
+            Receiver::Agent => {
                 // A report was reserved for by its message: see `send_as`.
-                let is_report = msg.subject == subject::MSG_NOT_DELIVERED;
                 if !self.enter(is_report) {
                     return Err(Unsent::full(msg, self.room.clone()));
                 }
                 msg.charge(self.clone());
-                post(msg).map_err(|(mut msg, reason)| {
-                    msg.discharge();
-                    Unsent::because(msg, reason)
-                })
+                inbox.queue.push_back(msg);
+                Ok(None)
             }
-            Inbox::Reports(reports) => {
-                if let Some(report) = msg.not_delivered() {
-                    if reports.try_send(report).is_err() {
-                        self.switch.counters.reports_dropped();
-                    }
-                    Ok(())
+            Receiver::Reports if is_report => {
+                let settled = msg.debt.take();
+                if inbox.queue.len() < self.switch.limits.mailbox.max(1) {
+                    inbox.queue.push_back(msg);
                 } else {
-                    self.count_stray(&msg);
-                    Err(Unsent::because(msg, Reason::NoHandler))
+                    self.switch.counters.reports_dropped();
                 }
+                Ok(settled)
             }
-            Inbox::Closed(reason) => Err(Unsent::because(msg, reason)),
+            Receiver::Reports => {
+                self.count_stray(&msg);
+                Err(Unsent::because(msg, Reason::NoHandler))
+            }
+            Receiver::Closed(reason) => Err(Unsent::because(msg, reason.clone())),
         }
     }
 
@@ -239,10 +303,12 @@ impl Port {
         let mailbox = self.switch.limits.mailbox;
         // What was on its way when the agent had to stop sending still comes back; beyond that, reports are forged.
         let limit = if is_report { mailbox * 2 + link::OPEN } else { mailbox };
-        // In one step: a place taken for a moment only would look like no room to a sender that then waits for ever.
-        self.inside
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |inside| (inside < limit).then(|| inside + 1))
-            .is_ok()
+        // Called under the lock of the inbox: nobody else enters meanwhile.
+        let has_room = self.inside.load(Ordering::Acquire) < limit;
+        if has_room {
+            self.inside.fetch_add(1, Ordering::Relaxed);
+        }
+        has_room
     }
 
     /// Gives a message to the request that waits for it, or back.
@@ -261,6 +327,20 @@ impl Port {
             Ok(()) | Err(Err(_)) => None,
             Err(Ok(late)) => Some(late),
         }
+    }
+}
+
+impl Inbox {
+    fn wait(&mut self, task: &Context<'_>) {
+        if !self.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(task.waker())) {
+            self.waiting = Some(task.waker().clone());
+        }
+    }
+}
+
+fn wake(waiting: Option<Waker>) {
+    if let Some(waiting) = waiting {
+        waiting.wake();
     }
 }
 
@@ -296,5 +376,77 @@ fn waiting_result(to: Addr, subject: &ByteString, msg: Msg) -> Result<Msg, Reque
 impl Drop for Answer {
     fn drop(&mut self) {
         self.port.requests.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::contents::IntoContents;
+    use crate::router::Mode;
+    use crate::router::clock::SystemClock;
+    use crate::{Addr, Limits};
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn agents_port(mailbox: usize) -> Arc<Port> {
+        let limits = Limits { mailbox, ..Limits::default() };
+        let port = Switch::new(Mode::Local, limits, Arc::new(SystemClock)).open_port();
+        port.attach();
+        port
+    }
+
+    fn numbered(numbers: std::ops::Range<i64>) -> impl Iterator<Item = Msg> {
+        numbers.map(|number| Msg::new(Addr::local(3), "TAKE", number.into_contents()))
+    }
+
+    fn numbers(msgs: impl IntoIterator<Item = Msg>) -> Vec<i64> {
+        let mut numbers = Vec::new();
+        for msg in msgs {
+            numbers.push(msg.contents().unwrap());
+            let _handled = msg.handled();
+        }
+        numbers
+    }
+
+    #[test]
+    fn many_come_in_one_step_with_one_wake_and_what_was_taken_can_be_given_back() {
+        let port = agents_port(100);
+        let (wakes, mut taken) = (Arc::new(Wakes::default()), VecDeque::new());
+        let waker = Waker::from(wakes.clone());
+        let task = Context::from_waker(&waker);
+        assert!(port.poll_take(&mut taken, &task).is_pending());
+        assert!(port.deliver_all(numbered(0..10)).is_empty());
+        port.deliver(numbered(10..11).next().unwrap()).unwrap();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert!(port.poll_take(&mut taken, &task).is_ready());
+        port.deliver(numbered(11..12).next().unwrap()).unwrap();
+        let first = taken.pop_front();
+        port.give_back(std::mem::take(&mut taken));
+        assert!(port.poll_take(&mut taken, &task).is_ready());
+        assert_eq!(numbers(first.into_iter().chain(taken)), (0..12).collect::<Vec<_>>());
+        assert!(port.is_empty());
+    }
+
+    #[test]
+    fn what_has_no_room_or_nobody_comes_back_with_its_reason() {
+        let port = agents_port(3);
+        let refused = port.deliver_all(numbered(0..5));
+        assert!(refused.iter().all(|unsent| unsent.reason == Reason::MailboxFull && unsent.room.is_some()));
+        assert_eq!(numbers(refused.into_iter().map(|unsent| *unsent.msg)), [3, 4]);
+        port.close(Reason::AgentStopped);
+        assert!(port.is_empty());
+        let refused = port.deliver_all(numbered(5..6));
+        assert_eq!(refused[0].reason, Reason::AgentStopped);
     }
 }

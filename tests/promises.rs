@@ -14,6 +14,8 @@ mod directory;
 mod failures;
 #[path = "promises/hostile.rs"]
 mod hostile;
+#[path = "promises/inbox.rs"]
+mod inbox;
 #[path = "promises/limits.rs"]
 mod limits;
 #[path = "promises/local.rs"]

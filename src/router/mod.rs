@@ -85,13 +85,12 @@ impl Router {
     /// A connection without an agent, to send from and to await answers at.
     #[must_use]
     pub fn connect(&self) -> Connection {
-        let (port, reports) = self.switch.open_port();
-        Connection::without_agent(port, reports)
+        Connection::without_agent(self.switch.open_port())
     }
 
     /// Starts an agent on the present thread. It is never restarted.
     pub fn spawn<A: Agent>(&self, agent: A) -> Spawned<A> {
-        agent::spawn(self.switch.open_port().0, agent)
+        agent::spawn(self.switch.open_port(), agent)
     }
 
     /// Makes and starts an agent on the thread of another arbiter. It is never restarted.
@@ -100,12 +99,12 @@ impl Router {
         arbiter: &actix::ArbiterHandle,
         make: impl FnOnce() -> A + Send + 'static,
     ) -> Spawned<A> {
-        agent::spawn_on(self.switch.open_port().0, arbiter, make)
+        agent::spawn_on(self.switch.open_port(), arbiter, make)
     }
 
     /// Starts an agent on the present thread, and another in its place, at the same address, when it panics: three times a minute at most.
     pub fn spawn_supervised<A: Agent>(&self, make: impl FnMut() -> A + 'static) -> Supervised {
-        agent::spawn_supervised(self.switch.open_port().0, make)
+        agent::spawn_supervised(self.switch.open_port(), make)
     }
 
     /// Every endpoint that this router listens at: its own first.
@@ -261,7 +260,7 @@ impl RouterBuilder {
         for hub in hubs {
             switch.board.join(hub);
         }
-        let directory = agent::spawn(switch.open_port().0, Directory::new(hub));
+        let directory = agent::spawn(switch.open_port(), Directory::new(hub));
         let actor = RouterActor { switch: switch.clone(), bridge, directory: directory.actor().clone() };
         Ok(Router { switch, actor: actor.start() })
     }

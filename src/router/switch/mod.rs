@@ -110,15 +110,13 @@ impl Switch {
     // ---- who is here -----------------------------------------------------------------------
 
     /// Opens the next connection: 1 is the directory's, 2 is kept for a gateway, users have 3 and up.
-    pub(crate) fn open_port(
-        self: &Arc<Self>,
-    ) -> (Arc<Port>, tokio::sync::mpsc::Receiver<crate::failure::NotDelivered>) {
+    pub(crate) fn open_port(self: &Arc<Self>) -> Arc<Port> {
         let number = self.next_port.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| {
             Some(if number == DIRECTORY { 3 } else { number + 1 })
         });
-        let (port, reports) = Port::new(number.unwrap_or_else(|number| number), self.clone());
+        let port = Port::new(number.unwrap_or_else(|number| number), self.clone());
         self.ports.write().insert(port.number, port.clone());
-        (port, reports)
+        port
     }
 
     /// Frees a connection number, and takes what it provides out of the directory.
