@@ -1,6 +1,6 @@
 //! What holds between this library and the Python package that it shares a wire with: programs of both call, find and outlive each other.
 //!
-//! The Python programs are `agent.py` and `client.py` beside the modules; they run in an environment that the first test to need it
+//! The Python programs are `node.py` beside the modules; they run in an environment that the first test to need it
 //! installs under `target/python`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
@@ -13,7 +13,11 @@ mod discovery;
 mod environment;
 #[path = "python/failures.rs"]
 mod failures;
+#[path = "python/node.rs"]
+mod node;
 #[path = "python/peer.rs"]
 mod peer;
+#[path = "python/rebirth.rs"]
+mod rebirth;
 #[path = "python/refusals.rs"]
 mod refusals;

@@ -45,7 +45,7 @@ const SHAPES: &[(&str, &str)] = &[
 async fn a_python_client_calls_a_rust_agent_and_each_call_is_answered() {
     let folder = Folder::new();
     let router = folder.router(Router::machine()).start().await.unwrap();
-    let agent = router.spawn(AddOne).addr();
+    let agent = router.spawn(AddOne::default()).addr();
     let mut client = Peer::client(&[]).await;
 
     python_adds_one_twenty_times(&mut client, &agent).await;
@@ -70,7 +70,7 @@ async fn a_rust_connection_calls_a_python_agent_and_each_call_is_answered() {
 async fn contents_of_any_shape_come_back_to_python_unchanged() {
     let folder = Folder::new();
     let router = folder.router(Router::machine()).start().await.unwrap();
-    let agent = router.spawn(AddOne).addr();
+    let agent = router.spawn(AddOne::default()).addr();
     let mut client = Peer::client(&[]).await;
     client.meet(&agent).await;
 
@@ -150,7 +150,7 @@ async fn a_python_client_calls_a_rust_agent_over_tcp() {
     let folder = Folder::new();
     let router = folder.router(Router::network()).listen("tcp://127.0.0.1:0").start().await.unwrap();
     let tcp: Endpoint = router.net_addr(0).net.unwrap();
-    let agent = over_tcp(&router.spawn(AddOne).addr(), &tcp);
+    let agent = over_tcp(&router.spawn(AddOne::default()).addr(), &tcp);
     let mut client = Peer::client(&["--mode", "network"]).await;
 
     python_adds_one_twenty_times(&mut client, &agent).await;

@@ -16,7 +16,7 @@ async fn python_finds_a_rust_agent_through_a_rust_hub() {
     let folder = Folder::new();
     let (builder, hub) = folder.hub(Router::machine());
     let router = builder.start().await.unwrap();
-    let agent = router.spawn(AddOne);
+    let agent = router.spawn(AddOne::default());
     let _entry = agent.register("AddOneAgent").await.unwrap();
     let mut client = Peer::client(&["--hub", &hub]).await;
 
@@ -66,7 +66,7 @@ async fn python_finds_a_rust_agent_through_a_python_hub() {
     let hub = python_hub();
     let hub_agent = Peer::agent(&["--hub-listen", &hub]).await;
     let router = folder.router(Router::machine()).join(hub.as_str()).start().await.unwrap();
-    let agent = router.spawn(AddOne);
+    let agent = router.spawn(AddOne::default());
     let _entry = agent.register("AddOneAgent").await.unwrap();
     let mut client = Peer::client(&["--hub", &hub]).await;
 
@@ -100,7 +100,7 @@ async fn python_finds_a_rust_agent_through_a_rust_tcp_hub() {
     let builder = folder.router(Router::network()).vnet("test").listen("tcp://127.0.0.1:0");
     let router = builder.start().await.unwrap();
     let hub = router.net_addr(0).net.unwrap();
-    let agent = router.spawn(AddOne);
+    let agent = router.spawn(AddOne::default());
     let _entry = agent.register("AddOneAgent").await.unwrap();
     let mut client = Peer::client(&["--mode", "network", "--vnet", "test", "--net-hub", hub.as_str()]).await;
 

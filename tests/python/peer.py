@@ -10,10 +10,12 @@ goes to standard error.
     --net-listen EP             listen on tcp there
     --vnet NAME                 serve that vnet on the network
     --heartbeat MS              when the directory pings whom it knows of; 10,000 if not said
+    --number N                  listen at router_N, instead of the process id's
     --stuck-dials N             provoke the package's dial race: it forgets the first N ipc connections that it makes
 """
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -24,7 +26,7 @@ from vlmessaging._utils.sentinels import Missing
 
 OUT = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-_core._PPMsg = lambda *args: None
+_core._PPMsg = (lambda *args: print(*args, file=sys.stderr)) if os.environ.get("PPDEBUG") else (lambda *args: None)
 
 fate = {"main_loop_alive": True, "main_loop_error": None, "stuck_dials": 0}
 
@@ -39,6 +41,7 @@ def options():
     parser.add_argument("--net-listen", default=Missing)
     parser.add_argument("--heartbeat", type=int, default=Missing)
     parser.add_argument("--stuck-dials", type=int, default=0)
+    parser.add_argument("--number", type=int)
     return parser
 
 
@@ -63,7 +66,9 @@ def watch_main_loop():
     async def main_loop(self):
         try:
             await watched(self)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             fate.update(main_loop_alive=False, main_loop_error=repr(error))
 
     Router._mainLoop = main_loop
@@ -112,6 +117,8 @@ async def start(args):
     watch_main_loop()
     settle_dials()
     stick_dials(args.stuck_dials)
+    if args.number:
+        _core._mEpSeed = itertools.count(args.number)
     router = Router(mode=VLM.NETWORK_MODE if args.mode == "network" else VLM.MACHINE_MODE)
     Directory(router, vnets=args.vnet, hubListen=args.hub_listen, hubs=args.hub, netListen=args.net_listen,
               netHubs=args.net_hub, heartbeatEntriesTimeout=args.heartbeat)

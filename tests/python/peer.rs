@@ -16,44 +16,52 @@ use tokio::sync::mpsc;
 use vlmessaging::{Addr, Agent, Connection, Contents, Element, Endpoint, Handled, Msg, RouterBuilder};
 
 use crate::environment::python;
+use crate::node::OPTIONS;
 
 /// How long a Python process may take to say its next line: it starts in half a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What one request waits at most. Python answers in a few milliseconds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
-/// A Python process that runs a router. It ends with this.
+/// A process that runs a router, of Python or of Rust. It ends with this.
 pub(crate) struct Peer {
     child: Child,
     commands: Option<ChildStdin>,
     lines: mpsc::UnboundedReceiver<Value>,
     errors: Arc<Mutex<String>>,
     sockets: Vec<PathBuf>,
-    /// Its agent, or its client's connection.
+    /// Its agent.
     pub(crate) addr: Addr,
 }
 
 impl Peer {
-    /// Starts `agent.py` and waits until it is up.
+    /// Starts a Python router whose agent is to be called, and waits until it is up.
     pub(crate) async fn agent(options: &[&str]) -> Self {
-        Self::start("agent.py", options).await
+        Self::python(options).await
     }
 
-    /// Starts `client.py` and waits until it is up.
+    /// Starts a Python router whose connection is to do what the test says, and waits until it is up.
     pub(crate) async fn client(options: &[&str]) -> Self {
-        Self::start("client.py", options).await
+        Self::python(options).await
     }
 
-    async fn start(program: &str, options: &[&str]) -> Self {
-        let mut child = Command::new(python())
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(program))
-            .args(options)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the Python of the environment runs");
+    /// Starts `node.py`, and waits until it is up.
+    pub(crate) async fn python(options: &[&str]) -> Self {
+        let mut command = Command::new(python());
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/node.py")).args(options);
+        Self::start(command.env("PYTHONDONTWRITEBYTECODE", "1")).await
+    }
+
+    /// Starts a Rust router in a process of its own, and waits until it is up.
+    pub(crate) async fn rust(options: &[&str]) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("this program is a file"));
+        command.args(["--exact", "node::a_rust_router_in_a_process_of_its_own", "--nocapture"]);
+        Self::start(command.env(OPTIONS, json!(options).to_string())).await
+    }
+
+    async fn start(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the peer's program runs");
         let lines = read_lines(child.stdout.take().expect("it is piped"));
         let errors = read_all(child.stderr.take().expect("it is piped"));
         let commands = child.stdin.take();
@@ -88,7 +96,7 @@ impl Peer {
     pub(crate) async fn end(mut self) -> Value {
         drop(self.commands.take());
         let last = self.next_line().await;
-        assert_eq!(last["main_loop_alive"], true, "the Python router died: {last}");
+        assert_eq!(last["main_loop_alive"], true, "the router died: {last}");
         last
     }
 
@@ -98,9 +106,15 @@ impl Peer {
         self.child.wait().expect("it has ended");
     }
 
+    /// Another life of this router, which was killed, has begun; some of its sockets are the same.
+    pub(crate) fn is_succeeded_by(&mut self, next: Self) {
+        let mut killed = std::mem::replace(self, next);
+        killed.sockets.retain(|socket| !self.sockets.contains(socket));
+    }
+
     async fn next_line(&mut self) -> Value {
-        let line = tokio::time::timeout(PATIENCE, self.lines.recv()).await.expect("the Python process says something");
-        line.expect("the Python process says something before it ends")
+        let line = tokio::time::timeout(PATIENCE, self.lines.recv()).await.expect("the process says something");
+        line.expect("the process says something before it ends")
     }
 }
 
@@ -113,46 +127,63 @@ impl Drop for Peer {
             let _ = std::fs::remove_file(socket);
         }
         if thread::panicking() {
-            eprintln!("---- the Python process at {} said:\n{}", self.addr, self.errors.lock());
+            eprintln!("---- the process at {} said:\n{}", self.addr, self.errors.lock());
         }
     }
 }
 
 /// A folder for the sockets of one test's Rust routers.
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// Routers are killed here, and leave their files.
+    is_left_behind: bool,
+}
 
 impl Folder {
     pub(crate) fn new() -> Self {
         let path = std::env::temp_dir().join(format!("vlm-python-{}", unique()));
         std::fs::create_dir(&path).expect("a new folder");
-        Self(path)
+        Self { path, is_left_behind: false }
+    }
+
+    /// One in which routers are killed: they leave their files.
+    pub(crate) fn of_the_killed() -> Self {
+        let mut folder = Self::new();
+        folder.is_left_behind = true;
+        folder
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.path.to_str().expect("a folder of plain letters")
     }
 
     /// A router in this folder, without a hub.
     pub(crate) fn router(&self, builder: RouterBuilder) -> RouterBuilder {
-        builder.folder(&self.0).without_hub()
+        builder.folder(&self.path).without_hub()
     }
 
     /// A router in this folder that is its hub.
     pub(crate) fn hub(&self, builder: RouterBuilder) -> (RouterBuilder, String) {
-        (builder.folder(&self.0).hub("hub_1"), format!("ipc://{}", self.0.join("hub_1").display()))
+        (builder.folder(&self.path).hub("hub_1"), format!("ipc://{}", self.path.join("hub_1").display()))
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if thread::panicking() {
+        if self.is_left_behind || thread::panicking() {
             // The router was not shut down: its sockets go with the folder, as far as they can.
-            let _ = std::fs::remove_dir_all(&self.0);
-        } else if let Err(error) = std::fs::remove_dir(&self.0) {
+            let _ = std::fs::remove_dir_all(&self.path);
+        } else if let Err(error) = std::fs::remove_dir(&self.path) {
             panic!("a socket outlived its router: {error}");
         }
     }
 }
 
-/// The Rust agent of these tests: the same subjects as `agent.py`.
+/// The Rust agent of these tests: the same subjects as the agent of `node.py`.
 #[derive(Default)]
-pub(crate) struct AddOne;
+pub(crate) struct AddOne {
+    count: u64,
+}
 
 impl Actor for AddOne {
     type Context = Context<Self>;
@@ -165,7 +196,12 @@ impl Handler<Msg> for AddOne {
 
     fn handle(&mut self, msg: Msg, _: &mut Context<Self>) -> Handled {
         match msg.subject() {
-            "ADD_ONE" => msg.answer(|n: i64| n + 1),
+            "ADD_ONE" => {
+                self.count += 1;
+                msg.answer(|n: i64| n + 1)
+            }
+            "COUNT" => msg.reply(self.count),
+            "SILENCE" => msg.handled(),
             "ECHO" => match msg.raw().element().and_then(|element| Contents::from_element(&element)) {
                 Ok(contents) => msg.reply(contents),
                 Err(error) => msg.refuse(&error.to_string()),
@@ -201,10 +237,23 @@ pub(crate) fn python_hub() -> String {
     format!("ipc:///tmp/hub_vlm-python-{}", unique())
 }
 
-/// A tcp endpoint that nobody listens at. Python does not know port 0, and stands still where a port is in use.
+/// A tcp endpoint that nobody listens at. Python does not know port 0, and stands still where a port is in use: it is none of those that the system
+/// gives to dialers, one of whom could have it by the time that a router comes back to it.
 pub(crate) fn free_tcp() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("tcp://{}", listener.local_addr().expect("it is bound"))
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let port = 20_000 + (std::process::id() * 64 + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
+            return format!("tcp://127.0.0.1:{port}");
+        }
+    }
+}
+
+/// A number for a Python router that no process has.
+pub(crate) fn router_number() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Above the largest process id of the system, 2 to the 22nd.
+    (10_000_000 + std::process::id() * 100 + NEXT.fetch_add(1, Ordering::Relaxed)).to_string()
 }
 
 /// The address of a connection as `tcp` reaches its router.
@@ -221,7 +270,7 @@ pub(crate) async fn until(what: &str, mut ready: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn addr_of(json: &Value) -> Addr {
+pub(crate) fn addr_of(json: &Value) -> Addr {
     let endpoint = |value: &Value| value.as_str().map(Endpoint::from);
     Addr { net: endpoint(&json[0]), machine: endpoint(&json[1]), connection: json[2].as_u64() }
 }
@@ -235,8 +284,8 @@ fn read_lines(output: impl Read + Send + 'static) -> mpsc::UnboundedReceiver<Val
     let (lines, receiver) = mpsc::unbounded_channel();
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            // The test may have ended before its peer did.
-            let _ = lines.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            // Between its lines a Rust router's says how the test is that it runs in. The test here may have ended before its peer did.
+            let _ = serde_json::from_str(&line).map(|line: Value| lines.send(line));
         }
     });
     receiver

@@ -267,8 +267,12 @@ impl Switch {
             }
         }
         self.associate(pipe, &peer);
-        if let (None, Some(hub)) = (&greeting.hello, came_to.filter(|came_to| *came_to != way.claimed)) {
-            self.greet(&greeting.claimed, hub);
+        if greeting.hello.is_none() {
+            match came_to.filter(|came_to| *came_to != way.claimed) {
+                Some(hub) => self.greet(&greeting.claimed, hub),
+                // The same for our own endpoint, where our answers say hello. They may be waited for in vain: questions go into the dead connection.
+                None => self.with(&peer, crate::link::Link::reach),
+            }
         }
         self.with(&peer, |link, now, acts| link.greeted(greeting, way, now, acts));
     }
