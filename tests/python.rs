@@ -13,6 +13,10 @@ mod discovery;
 mod environment;
 #[path = "python/failures.rs"]
 mod failures;
+#[path = "python/messages.rs"]
+mod messages;
+#[path = "python/network.rs"]
+mod network;
 #[path = "python/node.rs"]
 mod node;
 #[path = "python/peer.rs"]

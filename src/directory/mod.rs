@@ -385,6 +385,16 @@ impl Directory {
         })
     }
 
+    /// A Python directory speaks to this one as to its hub: on the network it is asked back.
+    fn joined_by(switch: &Switch, directory: &Addr) {
+        let Some(net) = &directory.net else { return };
+        let listens = !switch.is_dialed_by(net);
+        switch.board.with(|core| {
+            core.joined_by(directory, listens);
+            false
+        });
+    }
+
     /// A Python directory that joined says what it has.
     fn guest_has(switch: &Switch, msg: Msg) -> Handled {
         match msg.contents::<Vec<Entry>>() {
@@ -408,6 +418,7 @@ impl Directory {
             }
             return msg.handled();
         }
+        Self::joined_by(switch, msg.from());
         switch.board.with(|core| core.shared_by(msg.from(), entries));
         let has = switch.board.core.lock().for_python(msg.to().net.as_ref());
         msg.reply(has)
@@ -445,13 +456,7 @@ impl Directory {
             });
             return msg.handled();
         }
-        if let Some(net) = &msg.from().net {
-            let listens = !switch.is_dialed_by(net);
-            switch.board.with(|core| {
-                core.joined_by(msg.from(), listens);
-                false
-            });
-        }
+        Self::joined_by(switch, msg.from());
         let vnets = switch.board.core.lock().vnets().to_vec();
         msg.reply(vnets)
     }

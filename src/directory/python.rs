@@ -9,10 +9,14 @@
 use super::core::{Core, Kind, Outgoing, What, router_of};
 use super::entry::{Entry, LOCAL_VNET};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
+use crate::value::Value;
 
 /// Entries taken from one router, and Python directories that are asked in rounds. Default 100,000 and 4,096, as for Rust ones.
 const ENTRIES: usize = 100_000;
 const ROUTERS: usize = 4096;
+
+/// Levels of params and perms that Python is told. Default 140: it reads 150, and an entry is a list in a list. Others would keep all that is told with them from it.
+const LEVELS: usize = 140;
 
 /// A Python directory of the network that asked what this hub serves.
 pub(crate) struct Guest {
@@ -24,16 +28,17 @@ pub(crate) struct Guest {
 impl Core {
     /// Tells every Python hub what is provided here, and asks it, and every guest, what it has.
     pub(crate) fn round(&mut self) {
-        let own = self.own.iter().map(|(_, entry)| entry);
+        let own = || self.own.iter().map(|(_, entry)| entry).filter(|entry| is_readable(entry));
         let shared: Vec<Entry> =
-            own.filter(|entry| entry.vnets.iter().any(|vnet| vnet == LOCAL_VNET)).cloned().collect();
+            own().filter(|entry| entry.vnets.iter().any(|vnet| vnet == LOCAL_VNET)).cloned().collect();
         for hub in self.hubs.iter().filter(|hub| hub.kind == Kind::Python) {
             let what = match (hub.at.scheme(), &hub.vnets) {
                 (Scheme::Tcp, None) => What::AskVnets,
                 (Scheme::Tcp, Some(vnets)) => {
-                    let own = self.own.iter().map(|(_, entry)| entry).filter(|entry| entry.is_in(vnets));
+                    let in_vnets = own().filter(|entry| entry.is_in(vnets));
                     What::Share(
-                        own.map(|entry| Entry { addr: self.named(&entry.addr, Scheme::Tcp), ..entry.clone() })
+                        in_vnets
+                            .map(|entry| Entry { addr: self.named(&entry.addr, Scheme::Tcp), ..entry.clone() })
                             .filter(|entry| entry.addr.net.is_some())
                             .collect(),
                     )
@@ -74,8 +79,9 @@ impl Core {
 
     /// A Python directory of the network asked what is served here. `listens`: others can dial it by that address.
     pub(crate) fn joined_by(&mut self, directory: &Addr, listens: bool) {
+        let is_directory = directory.connection == Some(DIRECTORY);
         let is_known = self.guests.iter().any(|guest| guest.directory == *directory);
-        if is_known || self.guests.len() >= ROUTERS || self.is_known_better(directory) {
+        if !is_directory || is_known || self.guests.len() >= ROUTERS || self.is_known_better(directory) {
             return;
         }
         self.guests.push(Guest { directory: directory.clone(), listens });
@@ -179,11 +185,23 @@ impl Core {
             let net = entry.addr.net.clone().or_else(|| asked_at.cloned());
             Entry { addr: Addr { net, ..entry.addr.clone() }, ..entry.clone() }
         };
-        self.entries().filter(reachable).map(named).collect()
+        self.entries().filter(reachable).filter(|entry| is_readable(entry)).map(named).collect()
     }
 }
 
 /// Whether an address is one of the router that a message came from.
 fn is_of(addr: &Addr, from: &Addr) -> bool {
     addr.machine == from.machine && (addr.net.is_none() || addr.net == from.net)
+}
+
+fn is_readable(entry: &Entry) -> bool {
+    depth(&entry.params) <= LEVELS && depth(&entry.perms) <= LEVELS
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::List(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+        Value::Map(pairs) => 1 + pairs.iter().map(|(_, value)| depth(value)).max().unwrap_or(0),
+        _ => 0,
+    }
 }

@@ -8,6 +8,7 @@ far, COUNT with how many ADD_ONE it has answered. SILENCE is not answered. The r
 Commands are JSON, a line each, and so are the answers:
 
     {"do": "find", "service": "..", "within": ms}                       -> {"entries": [..]}
+    {"do": "register", "service": "..", "vnets": [..], "to": directory} -> {"reply": [subject, contents]}; so "unregister"
     {"do": "known"}                                                     -> {"entries": [..]}
     {"do": "meet", "to": [n, m, r], "within": ms}                       -> {"tries": n}, 0 if nobody answered
     {"do": "ask", "to": .., "subject": "..", "contents": .., "within": ms, "also": [subjects], "times": n}
@@ -15,6 +16,7 @@ Commands are JSON, a line each, and so are the answers:
     {"do": "call", "to": .., "times": n, "within": ms, "pause": ms}     -> {"sent": n, "answered": n, "wrong": n, "lost": n, "failures": {}}
     {"do": "send", "to": .., "subject": "..", "times": n, "pause": ms}  -> {"sent": n}
     {"do": "echo", "to": .., "json": "the contents as JSON text"}       -> {"sent": "..", "came": ".."}
+    {"do": "heard"}                                                     -> {"unexpected": [[subject, contents, whether it is a reply], ..]}
     {"do": "fate"}                                                      -> {"main_loop_alive": .., ..}
 
 `meet` sends PING until the first answer: what the package sends while a connection is being made it usually loses. `ask` adds the number of
@@ -31,7 +33,7 @@ async def main():
     args = parser.parse_args()
     router = await start(args)
     loop = asyncio.get_running_loop()
-    events, counts = [], {"add_one": 0}
+    events, strays, counts = [], [], {"add_one": 0}
 
     async def arrived(msg):
         if msg.isReply:
@@ -53,6 +55,7 @@ async def main():
             return [VLM.HANDLE_PING, VLM.HANDLE_DOES_NOT_UNDERSTAND]
 
     async def unexpected(msg):
+        strays.append([msg.subject, msg.contents, msg.isReply])
         return [VLM.HANDLE_PING, VLM.HANDLE_DOES_NOT_UNDERSTAND]
 
     agent, conn = router.newConnection(arrived), router.newConnection(unexpected)
@@ -62,6 +65,15 @@ async def main():
 
     def told(entries):
         return {"entries": [[list(entry.addr), entry.service, entry.params] for entry in entries]}
+
+    async def register(service, vnets, subject=VLM.REGISTER_ENTRY, to=None):
+        directory = Addr.fromSeq(to) if to else agent.directoryAddr
+        entry = Entry(agent.addr, service, None, vnets, None)
+        reply = await agent.send(Msg(directory, subject, entry), 1000, [VLM.DOES_NOT_UNDERSTAND])
+        return {"reply": None if reply is Missing else [reply.subject, reply.contents]}
+
+    async def unregister(service, vnets, to=None):
+        return await register(service, vnets, VLM.UNREGISTER_ENTRY, to)
 
     async def find(service, within):
         until = loop.time() + within / 1000
@@ -111,10 +123,15 @@ async def main():
         reply = await conn.send(Msg(Addr.fromSeq(to), "ECHO", sent), 2000)
         return {"sent": show(sent), "came": "nothing" if reply is Missing else show(reply.contents)}
 
+    async def heard():
+        heard = {"unexpected": list(strays)}
+        strays.clear()
+        return heard
+
     async def tell_fate():
         return fate
 
-    commands = {"find": find, "known": known, "meet": meet, "ask": ask, "call": call, "send": send, "echo": echo, "fate": tell_fate}
+    commands = {"register": register, "unregister": unregister, "find": find, "known": known, "meet": meet, "ask": ask, "call": call, "send": send, "echo": echo, "heard": heard, "fate": tell_fate}
     net = args.net_listen or None
     say({"addr": [net, agent.addr.mEp, agent.addr.rEp], "endpoints": router._mEps + router._nEps})
     while (command := await hear()) is not None:
