@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytestring::ByteString;
+use smol_str::SmolStr;
 use tokio::sync::Mutex;
 
 use crate::addr::{Addr, DIRECTORY};
@@ -13,7 +13,7 @@ use crate::error::{RequestError, SendError};
 use crate::failure::{NotDelivered, Reason};
 use crate::msg::Msg;
 use crate::port::Port;
-use crate::router::switch::{Stage, Unsent};
+use crate::router::switch::Unsent;
 use crate::timer::Timer;
 
 /// Sends messages and awaits answers. Cheap to clone; works on any thread that runs in an actix or tokio runtime.
@@ -75,7 +75,7 @@ impl Connection {
     pub async fn send(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<ByteString>,
+        subject: impl Into<SmolStr>,
         contents: impl IntoContents,
     ) -> Result<i64, SendError> {
         let msg = Msg::new(to.into(), subject, contents.into_contents());
@@ -92,7 +92,7 @@ impl Connection {
     pub fn try_send(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<ByteString>,
+        subject: impl Into<SmolStr>,
         contents: impl IntoContents,
     ) -> Result<i64, SendError> {
         let msg = Msg::new(to.into(), subject, contents.into_contents());
@@ -108,7 +108,7 @@ impl Connection {
     pub async fn request(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<ByteString>,
+        subject: impl Into<SmolStr>,
         contents: impl IntoContents,
         limit: Duration,
     ) -> Result<Msg, RequestError> {
@@ -123,17 +123,22 @@ impl Connection {
     pub async fn request_or(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<ByteString>,
+        subject: impl Into<SmolStr>,
         contents: impl IntoContents,
         limit: Duration,
         also: &[&str],
     ) -> Result<Msg, RequestError> {
         let msg = Msg::new(to.into(), subject, contents.into_contents());
-        let (to, subject) = (msg.to.clone(), msg.subject.clone());
-        let also = also.iter().map(|subject| ByteString::from(*subject)).collect();
-        match tokio::time::timeout(limit, self.ask(msg, also)).await {
+        let also = also.iter().map(|subject| SmolStr::from(*subject)).collect();
+        let id = self.port.next_id();
+        let mut answer = self.port.expect(id, &msg, also);
+        let asked = async {
+            self.send_when_room(id, msg).await.map_err(SendError::from)?;
+            (&mut answer).await
+        };
+        match tokio::time::timeout(limit, asked).await {
             Ok(ended) => ended,
-            Err(_) => Err(RequestError::TimedOut { to, subject: subject.to_string(), after: limit }),
+            Err(_) => Err(answer.overdue(limit)),
         }
     }
 
@@ -177,22 +182,6 @@ impl Connection {
         }
     }
 
-    async fn ask(&self, msg: Msg, also: Vec<ByteString>) -> Result<Msg, RequestError> {
-        let id = self.port.next_id();
-        let mut answer = self.port.expect(id, &msg, also);
-        let (to, subject) = (msg.to.clone(), msg.subject.clone());
-        self.send_when_room(id, msg).await.map_err(SendError::from)?;
-        match (&mut answer.coming).await {
-            Ok(answer) => answer,
-            // The connection was closed.
-            Err(_) => {
-                let (place, running) = (self.addr().to_string(), self.port.switch.stage() == Stage::Running);
-                let reason = if running { Reason::AgentStopped } else { Reason::ShuttingDown };
-                Err(RequestError::NotDelivered(NotDelivered { to, subject: subject.to_string(), reason, place }))
-            }
-        }
-    }
-
     async fn send_when_room(&self, id: i64, mut msg: Msg) -> Result<(), Unsent> {
         loop {
             let Unsent { msg: back, room, reason } = match self.port.send_as(id, msg) {
@@ -203,9 +192,9 @@ impl Connection {
             let mut freed = std::pin::pin!(room.notified());
             freed.as_mut().enable();
             // Room that came between the try and now is seen by this second try; room that comes later wakes.
-            msg = match self.port.send_as(id, *back) {
+            msg = match self.port.send_as(id, back) {
                 Ok(()) => return Ok(()),
-                Err(unsent) if unsent.room.is_some() => *unsent.msg,
+                Err(unsent) if unsent.room.is_some() => unsent.msg,
                 Err(unsent) => return Err(unsent),
             };
             freed.await;

@@ -5,13 +5,14 @@
 //! agent stopped or panicked, or its mailbox closed) tells its sender so.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
-use bytestring::ByteString;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smol_str::SmolStr;
 
 use crate::addr::Addr;
 use crate::contents::{Contents, ContentsError, IntoContents};
@@ -20,11 +21,15 @@ use crate::port::Port;
 use crate::subject;
 use crate::wire::{self, Encoded, Envelope};
 
-/// One message. Its `Debug` shows the envelope, never the contents.
-pub struct Msg {
+/// One message. Its `Debug` shows the envelope, never the contents. It is moved often, and costs a pointer then.
+pub struct Msg(Box<Parts>);
+
+/// What a message is made of.
+#[doc(hidden)]
+pub struct Parts {
     pub(crate) to: Addr,
     pub(crate) from: Addr,
-    pub(crate) subject: ByteString,
+    pub(crate) subject: SmolStr,
     pub(crate) id: Option<i64>,
     pub(crate) reply_to: Option<i64>,
     pub(crate) contents: Contents,
@@ -62,8 +67,8 @@ impl<A: Actor, M: Message<Result = Handled>> MessageResponse<A, M> for Handled {
 }
 
 impl Msg {
-    pub(crate) fn new(to: Addr, subject: impl Into<ByteString>, contents: Contents) -> Self {
-        Self {
+    pub(crate) fn new(to: Addr, subject: impl Into<SmolStr>, contents: Contents) -> Self {
+        Self(Box::new(Parts {
             to,
             from: Addr::default(),
             subject: subject.into(),
@@ -73,12 +78,12 @@ impl Msg {
             meta: Encoded::empty_struct(),
             duty: None,
             debt: None,
-        }
+        }))
     }
 
     /// A message as it came over the wire.
     pub(crate) fn of(envelope: Envelope) -> Self {
-        Self {
+        Self(Box::new(Parts {
             to: envelope.to,
             from: envelope.from,
             subject: envelope.subject,
@@ -88,7 +93,7 @@ impl Msg {
             meta: envelope.meta,
             duty: None,
             debt: None,
-        }
+        }))
     }
 
     /// The message as it goes over the wire.
@@ -208,22 +213,22 @@ impl Msg {
     }
 
     /// Answers under the same subject.
-    pub fn reply(self, contents: impl IntoContents) -> Handled {
-        let subject = self.subject.clone();
-        self.reply_as(subject, contents)
+    pub fn reply(mut self, contents: impl IntoContents) -> Handled {
+        self.contents = contents.into_contents();
+        self.answer_with(Encoded::empty_struct())
     }
 
     /// Answers under another subject, which the requester must have named as acceptable.
-    pub fn reply_as(self, subject: impl Into<ByteString>, contents: impl IntoContents) -> Handled {
-        let reply = self.reply_msg(subject.into(), contents.into_contents());
-        self.finish_with(reply)
+    pub fn reply_as(mut self, subject: impl Into<SmolStr>, contents: impl IntoContents) -> Handled {
+        self.subject = subject.into();
+        self.reply(contents)
     }
 
     /// Answers `DOES_NOT_UNDERSTAND`: contents are the subject, `meta` holds `reason`.
-    pub fn refuse(self, reason: &str) -> Handled {
-        let answer = self.reply_msg(self.subject.clone(), Contents::null());
-        let refusal = answer.refused_instead(reason);
-        self.finish_with(refusal)
+    pub fn refuse(mut self, reason: &str) -> Handled {
+        self.contents = self.subject.to_string().into_contents();
+        self.subject = SmolStr::new_static(subject::DOES_NOT_UNDERSTAND);
+        self.answer_with(refusal(reason))
     }
 
     /// Ends the message without an answer.
@@ -274,7 +279,7 @@ impl Msg {
         }
         let mut report = Msg::new(
             self.from.clone(),
-            ByteString::from_static(subject::MSG_NOT_DELIVERED),
+            SmolStr::new_static(subject::MSG_NOT_DELIVERED),
             self.to.clone().into_contents(),
         );
         report.reply_to = self.id;
@@ -284,35 +289,49 @@ impl Msg {
 
     /// The refusal that is sent in place of this answer.
     pub(crate) fn refused_instead(&self, reason: &str) -> Msg {
-        #[derive(Serialize)]
-        struct Refusal<'a> {
-            reason: &'a str,
-        }
-        let subject = ByteString::from_static(subject::DOES_NOT_UNDERSTAND);
-        let mut refusal = Msg::new(self.to.clone(), subject, self.subject.to_string().into_contents());
-        refusal.from.net.clone_from(&self.from.net);
-        refusal.reply_to = self.reply_to;
-        refusal.meta = wire::encode(&Refusal { reason }).unwrap_or_else(|_| Encoded::empty_struct());
-        refusal
+        let subject = SmolStr::new_static(subject::DOES_NOT_UNDERSTAND);
+        let mut refused = Msg::new(self.to.clone(), subject, self.subject.to_string().into_contents());
+        refused.from.net.clone_from(&self.from.net);
+        refused.reply_to = self.reply_to;
+        refused.meta = refusal(reason);
+        refused
     }
 
-    fn reply_msg(&self, subject: ByteString, contents: Contents) -> Msg {
-        let mut reply = Msg::new(self.from.clone(), subject, contents);
-        // A Python directory compares the text by which it addressed us with the text in the answer.
-        reply.from.net.clone_from(&self.to.net);
-        reply.reply_to = self.id;
-        reply
-    }
-
-    fn finish_with(mut self, reply: Msg) -> Handled {
+    /// Turns the message, whose subject and contents are the answer's already, round.
+    fn answer_with(mut self, meta: Encoded) -> Handled {
         // Settled before it is answered: both travel in one frame, and no asker who was answered is told of a loss.
         self.debt = None;
-        if let Some(Duty(port)) = self.duty.take().as_ref()
-            && !reply.to.is_null()
-        {
-            port.answer(reply);
-        }
+        let Some(duty) = self.duty.take().filter(|_| !self.from.is_null()) else { return Handled(()) };
+        let asker = std::mem::take(&mut self.from);
+        // A Python directory compares the text by which it addressed us with the text in the answer.
+        self.from.net = std::mem::replace(&mut self.to, asker).net;
+        self.reply_to = self.id.take();
+        self.meta = meta;
+        duty.0.answer(self);
         Handled(())
+    }
+}
+
+/// `meta` of a refusal.
+fn refusal(reason: &str) -> Encoded {
+    #[derive(Serialize)]
+    struct Refusal<'a> {
+        reason: &'a str,
+    }
+    wire::encode(&Refusal { reason }).unwrap_or_else(|_| Encoded::empty_struct())
+}
+
+impl Deref for Msg {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl DerefMut for Msg {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.0
     }
 }
 

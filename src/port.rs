@@ -2,28 +2,31 @@
 //!
 //! Whoever sends puts a message into the queue and wakes who takes from it: an agent's actor, in batches, or a connection that awaits reports.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use bytestring::ByteString;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use smol_str::SmolStr;
+use tokio::sync::Notify;
 
 use crate::addr::Addr;
 use crate::error::RequestError;
 use crate::failure::{NotDelivered, Reason};
 use crate::link;
 use crate::msg::{Debt, Msg};
-use crate::router::switch::{Stage, Switch, Unsent};
+use crate::router::switch::{BySequence, Stage, Switch, Unsent};
 use crate::subject;
 
 pub(crate) struct Port {
     pub(crate) number: u64,
     pub(crate) switch: Arc<Switch>,
     next_id: AtomicI64,
-    requests: Mutex<HashMap<i64, Waiting>>,
+    requests: Mutex<HashMap<i64, Waiting, BySequence>>,
     inbox: Mutex<Inbox>,
     /// Messages for an agent, in the queue or in a handler's hands.
     inside: AtomicUsize,
@@ -50,16 +53,16 @@ enum Receiver {
 /// A request that waits for its answer.
 struct Waiting {
     to: Addr,
-    subject: ByteString,
-    also: Vec<ByteString>,
-    answer: oneshot::Sender<Result<Msg, RequestError>>,
+    subject: SmolStr,
+    also: Vec<SmolStr>,
+    end: Option<Result<Msg, NotDelivered>>,
+    asker: Option<Waker>,
 }
 
 /// The answer to come; forgets the request when dropped.
 pub(crate) struct Answer {
     port: Arc<Port>,
     id: i64,
-    pub(crate) coming: oneshot::Receiver<Result<Msg, RequestError>>,
 }
 
 impl Port {
@@ -100,7 +103,7 @@ impl Port {
         let mut inbox = self.inbox.lock();
         // Looked at under the lock: who asks to stop takes it, too, to wake.
         if inbox.queue.is_empty() && !self.is_stopping() {
-            inbox.wait(task);
+            wait(&mut inbox.waiting, task);
             return Poll::Pending;
         }
         std::mem::swap(&mut inbox.queue, empty);
@@ -113,7 +116,7 @@ impl Port {
         match inbox.queue.pop_front() {
             Some(msg) => Poll::Ready(msg),
             None => {
-                inbox.wait(task);
+                wait(&mut inbox.waiting, task);
                 Poll::Pending
             }
         }
@@ -161,7 +164,7 @@ impl Port {
         for msg in left {
             msg.abandon(reason.clone());
         }
-        self.requests.lock().clear();
+        self.fail_requests(&self.in_context(reason), &self.addr().to_string(), |_| true);
         self.room.notify_waiters();
     }
 
@@ -198,11 +201,10 @@ impl Port {
     }
 
     /// Gets ready for the answer to message `id`.
-    pub(crate) fn expect(self: &Arc<Self>, id: i64, msg: &Msg, also: Vec<ByteString>) -> Answer {
-        let (answer, coming) = oneshot::channel();
-        let waiting = Waiting { to: msg.to.clone(), subject: msg.subject.clone(), also, answer };
+    pub(crate) fn expect(self: &Arc<Self>, id: i64, msg: &Msg, also: Vec<SmolStr>) -> Answer {
+        let waiting = Waiting { to: msg.to.clone(), subject: msg.subject.clone(), also, end: None, asker: None };
         self.requests.lock().insert(id, waiting);
-        Answer { port: self.clone(), id, coming }
+        Answer { port: self.clone(), id }
     }
 
     /// Takes a message in. It comes back, with the reason, if it cannot be.
@@ -271,9 +273,13 @@ impl Port {
 
     /// A message was dropped by those who should have dealt with it.
     pub(crate) fn abandoned(&self, msg: &Msg, reason: Reason) {
+        self.switch.report_from(msg, self.in_context(reason), self.number);
+    }
+
+    /// An agent that stops when its router does is not the reason.
+    fn in_context(&self, reason: Reason) -> Reason {
         let ending = reason == Reason::AgentStopped && self.switch.stage() != Stage::Running;
-        let reason = if ending { Reason::ShuttingDown } else { reason };
-        self.switch.report_from(msg, reason, self.number);
+        if ending { Reason::ShuttingDown } else { reason }
     }
 
     pub(crate) fn count_stray(&self, msg: &Msg) {
@@ -285,17 +291,17 @@ impl Port {
 
     /// Ends the requests whose answers would come from what `lost` tells, and says why.
     pub(crate) fn fail_requests(&self, reason: &Reason, place: &str, lost: impl Fn(&Addr) -> bool) {
-        let mut requests = self.requests.lock();
-        for (_, waiting) in requests.extract_if(|_, waiting| lost(&waiting.to)) {
-            let failure = NotDelivered {
-                to: waiting.to,
+        let mut askers = Vec::new();
+        for waiting in self.requests.lock().values_mut().filter(|waiting| waiting.end.is_none() && lost(&waiting.to)) {
+            waiting.end = Some(Err(NotDelivered {
+                to: waiting.to.clone(),
                 subject: waiting.subject.to_string(),
                 reason: reason.clone(),
                 place: place.into(),
-            };
-            // The requester may have stopped waiting: then nobody needs to be told.
-            let _ = waiting.answer.send(Err(RequestError::NotDelivered(failure)));
+            }));
+            askers.push(waiting.asker.take());
         }
+        askers.into_iter().for_each(wake);
     }
 
     /// Counts a message in, unless there are as many as there may be.
@@ -315,26 +321,23 @@ impl Port {
     fn settle(&self, mut msg: Msg) -> Option<Msg> {
         let Some(id) = msg.reply_to else { return Some(msg) };
         let mut requests = self.requests.lock();
-        let Some(waiting) = requests.get(&id) else { return Some(msg) };
-        if !waiting.takes(&msg.subject) {
+        let Some(waiting) = requests.get_mut(&id).filter(|waiting| waiting.takes(&msg.subject)) else {
             return Some(msg);
-        }
-        let waiting = requests.remove(&id)?;
-        drop(requests);
+        };
         // It has reached who waits for it, which is all that its sender's router wants to know.
-        msg.debt = None;
-        match waiting.answer.send(waiting_result(waiting.to, &waiting.subject, msg)) {
-            Ok(()) | Err(Err(_)) => None,
-            Err(Ok(late)) => Some(late),
-        }
+        let settled = msg.debt.take();
+        waiting.end = Some(Ok(msg));
+        let asker = waiting.asker.take();
+        drop(requests);
+        drop(settled);
+        wake(asker);
+        None
     }
 }
 
-impl Inbox {
-    fn wait(&mut self, task: &Context<'_>) {
-        if !self.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(task.waker())) {
-            self.waiting = Some(task.waker().clone());
-        }
+fn wait(waiting: &mut Option<Waker>, task: &Context<'_>) {
+    if !waiting.as_ref().is_some_and(|waiting| waiting.will_wake(task.waker())) {
+        *waiting = Some(task.waker().clone());
     }
 }
 
@@ -345,37 +348,66 @@ fn wake(waiting: Option<Waker>) {
 }
 
 impl Waiting {
-    fn takes(&self, subject: &ByteString) -> bool {
-        *subject == self.subject
-            || self.also.contains(subject)
-            || *subject == subject::MSG_NOT_DELIVERED
-            || *subject == subject::DOES_NOT_UNDERSTAND
+    fn takes(&self, subject: &SmolStr) -> bool {
+        self.end.is_none()
+            && (*subject == self.subject
+                || self.also.contains(subject)
+                || *subject == subject::MSG_NOT_DELIVERED
+                || *subject == subject::DOES_NOT_UNDERSTAND)
+    }
+
+    /// What the request makes of what ended it.
+    fn ended(self, end: Result<Msg, NotDelivered>) -> Result<Msg, RequestError> {
+        #[derive(serde::Deserialize)]
+        struct Refusal {
+            reason: String,
+        }
+        let msg = end.map_err(RequestError::NotDelivered)?;
+        if msg.subject == self.subject {
+            return Ok(msg);
+        }
+        if let Some(failure) = msg.not_delivered() {
+            return Err(RequestError::NotDelivered(NotDelivered { subject: self.subject.into(), ..failure }));
+        }
+        if msg.subject == subject::DOES_NOT_UNDERSTAND {
+            let why = msg.meta::<Refusal>().map(|refusal| refusal.reason).unwrap_or_default();
+            return Err(RequestError::NotUnderstood { to: self.to, subject: self.subject.into(), why });
+        }
+        Ok(msg)
     }
 }
 
-/// What a waiting request makes of the message that ends it.
-fn waiting_result(to: Addr, subject: &ByteString, msg: Msg) -> Result<Msg, RequestError> {
-    #[derive(serde::Deserialize)]
-    struct Refusal {
-        reason: String,
+impl Answer {
+    /// Ends a request that was waited for long enough.
+    pub(crate) fn overdue(self, after: Duration) -> RequestError {
+        let waiting = self.port.requests.lock().remove(&self.id);
+        let (to, subject) = waiting.map(|waiting| (waiting.to, waiting.subject.into())).unwrap_or_default();
+        RequestError::TimedOut { to, subject, after }
     }
-    if msg.subject == *subject {
-        return Ok(msg);
+}
+
+impl Future for Answer {
+    type Output = Result<Msg, RequestError>;
+
+    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut requests = self.port.requests.lock();
+        // It is there until this future is ready.
+        let Entry::Occupied(mut request) = requests.entry(self.id) else { return Poll::Pending };
+        let Some(end) = request.get_mut().end.take() else {
+            wait(&mut request.get_mut().asker, task);
+            return Poll::Pending;
+        };
+        let request = request.remove();
+        // Not under the lock: what a message carries is the user's, and may do anything when it is dropped.
+        drop(requests);
+        Poll::Ready(request.ended(end))
     }
-    if let Some(mut failure) = msg.not_delivered() {
-        failure.subject = subject.to_string();
-        return Err(RequestError::NotDelivered(failure));
-    }
-    if msg.subject == subject::DOES_NOT_UNDERSTAND {
-        let why = msg.meta::<Refusal>().map(|refusal| refusal.reason).unwrap_or_default();
-        return Err(RequestError::NotUnderstood { to, subject: subject.to_string(), why });
-    }
-    Ok(msg)
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.port.requests.lock().remove(&self.id);
+        let forgotten = self.port.requests.lock().remove(&self.id);
+        drop(forgotten);
     }
 }
 
@@ -443,7 +475,7 @@ mod tests {
         let port = agents_port(3);
         let refused = port.deliver_all(numbered(0..5));
         assert!(refused.iter().all(|unsent| unsent.reason == Reason::MailboxFull && unsent.room.is_some()));
-        assert_eq!(numbers(refused.into_iter().map(|unsent| *unsent.msg)), [3, 4]);
+        assert_eq!(numbers(refused.into_iter().map(|unsent| unsent.msg)), [3, 4]);
         port.close(Reason::AgentStopped);
         assert!(port.is_empty());
         let refused = port.deliver_all(numbered(5..6));

@@ -3,8 +3,8 @@
 //! `meta` is `{"vlm": {version, incarnation, limit, at, token, echo}}`, which Python ignores. A token names one pipe of the sender. A hello that echoes it
 //! can only come from the router at the pipe's other end: until then nobody knows that this is a Rust router.
 
-use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::addr::{Addr, Endpoint};
 use crate::subject;
@@ -55,7 +55,7 @@ pub(crate) fn write_plain(claimed: &Endpoint, peer: &Endpoint) -> Envelope {
     Envelope {
         from,
         to,
-        subject: ByteString::from_static(subject::SET_ROUTE_BACK_TO_ME),
+        subject: SmolStr::new_static(subject::SET_ROUTE_BACK_TO_ME),
         id: None,
         reply_to: None,
         contents: encode(claimed),

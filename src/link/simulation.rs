@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use parking_lot::Mutex;
+use smol_str::SmolStr;
 
 use super::hello;
 use super::inflow::{Inflow, Verdict};
@@ -244,7 +244,7 @@ impl World {
         let envelope = Envelope {
             from: Addr::local(self.nodes[from].incarnation),
             to: Addr::at(name(to), 3),
-            subject: ByteString::from_static("EVENT"),
+            subject: SmolStr::new_static("EVENT"),
             id: Some(number as i64),
             reply_to: None,
             contents: Encoded::null(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use bytestring::ByteString;
+use smol_str::SmolStr;
 
 use super::hello::{Greeting, Hello, VERSION};
 use super::*;
@@ -49,7 +49,7 @@ impl Bench {
         let envelope = Envelope {
             from: Addr::local(3),
             to: Addr::at(PEER.into(), 3),
-            subject: ByteString::from_static("EVENT"),
+            subject: SmolStr::new_static("EVENT"),
             id: Some(1),
             reply_to: None,
             contents,

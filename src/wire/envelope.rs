@@ -4,7 +4,7 @@
 //! and subject are copied, so that a small text kept for long does not keep a large frame alive.
 
 use bytes::Bytes;
-use bytestring::ByteString;
+use smol_str::SmolStr;
 
 use super::ion::{self, Kind, MARKER, Value};
 use super::refused::{Fault, Reason, Refused, RefusedKind, Why};
@@ -20,7 +20,7 @@ pub struct Envelope {
     /// Where the message goes.
     pub to: Addr,
     /// What it is about.
-    pub subject: ByteString,
+    pub subject: SmolStr,
     /// Its number among the sender's messages; absent in a hello.
     pub id: Option<i64>,
     /// The number of the message that it answers.
@@ -231,10 +231,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn subject(&mut self) -> Result<ByteString, Fault> {
+    fn subject(&mut self) -> Result<SmolStr, Fault> {
         let value = self.next("subject")?;
         match text(value) {
-            Some(text) => Ok(ByteString::from(text)),
+            Some(text) => Ok(SmolStr::from(text)),
             None => self.odd(value, &"a subject is a string"),
         }
     }
