@@ -25,3 +25,5 @@ mod peer;
 mod rebirth;
 #[path = "python/refusals.rs"]
 mod refusals;
+#[path = "python/soak.rs"]
+mod soak;

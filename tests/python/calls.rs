@@ -1,10 +1,11 @@
 //! Calls by address, both ways, over ipc and tcp; and what contents are on the other side.
 
 use serde_json::json;
-use vlmessaging::{Contents, Endpoint, Router};
+use vlmessaging::{Addr, Contents, Endpoint, Router};
 
 use crate::peer::{
-    AddOne, Folder, LIMIT, Peer, add_one_twenty_times, element, free_tcp, over_tcp, python_adds_one_twenty_times, until,
+    AddOne, Events, Folder, LIMIT, Peer, add_one_twenty_times, element, free_tcp, over_tcp,
+    python_adds_one_twenty_times, until,
 };
 
 /// Ion text, and what Python calls the same.
@@ -157,4 +158,72 @@ async fn a_python_client_calls_a_rust_agent_over_tcp() {
 
     client.end().await;
     router.shutdown().await;
+}
+
+/// A Rust router and a Python one, over ipc and over tcp, with one calling the other a thousand times.
+async fn a_thousand_calls(test: impl AsyncFn(&Router, &mut Peer, Option<&Endpoint>)) {
+    for over_tcp in [false, true] {
+        let folder = Folder::new();
+        let router = folder.router(Router::network()).listen("tcp://127.0.0.1:0").start().await.unwrap();
+        let tcp = router.net_addr(0).net.filter(|_| over_tcp);
+        let listening = free_tcp();
+        let options = ["--mode", "network", "--net-listen", &listening];
+        let mut peer = Peer::agent(if over_tcp { &options } else { &[] }).await;
+        test(&router, &mut peer, tcp.as_ref()).await;
+        peer.end().await;
+        assert_eq!(router.stats().untold, 0);
+        router.shutdown().await;
+    }
+}
+
+#[actix::test]
+async fn of_a_thousand_calls_from_python_rust_loses_none_and_pythons_own_losses_are_counted() {
+    a_thousand_calls(async |router, python, tcp| {
+        let agent = router.spawn(AddOne::default()).addr();
+        let to = Addr { net: tcp.cloned(), ..agent.clone() };
+        python.meet(&to).await;
+
+        let called = python.tell(json!({"do": "call", "to": to, "times": 1000, "within": 1000})).await;
+
+        let handled = router.connect().request(&agent, "COUNT", (), LIMIT).await.unwrap().contents::<u64>().unwrap();
+        let number = |name: &str| called[name].as_u64().unwrap();
+        println!("over {tcp:?}: {called}, of which Rust handled {handled}");
+        assert_eq!(number("answered") + number("lost"), 1000);
+        // What Rust had it answered, and Python got: what is missing Python's sender dropped.
+        assert_eq!((number("answered"), number("wrong")), (handled, 0));
+        assert!(number("lost") <= 10, "one at a time Python loses next to none: {called}");
+    })
+    .await;
+}
+
+#[actix::test]
+async fn of_a_thousand_calls_from_rust_python_answers_each() {
+    a_thousand_calls(async |router, python, _| {
+        let conn = router.connect();
+        for n in 0..1000_i64 {
+            let reply = conn.request(&python.addr, "ADD_ONE", n, LIMIT).await.expect("Python answers");
+            assert_eq!(reply.contents::<i64>(), Ok(n + 1));
+        }
+    })
+    .await;
+}
+
+#[actix::test]
+async fn what_python_loses_of_a_burst_it_loses_before_rust_has_it() {
+    a_thousand_calls(async |router, python, tcp| {
+        let (agent, mut events) = Events::spawn(router);
+        let to = Addr { net: tcp.cloned(), ..agent };
+        python.meet(&to).await;
+
+        python.tell(json!({"do": "send", "to": to, "subject": "EVENT", "times": 1000, "pause": 0})).await;
+        // Slower than a millisecond each it loses nothing, so these come after all that it did not lose.
+        python.tell(json!({"do": "send", "to": to, "subject": "LAST", "times": 5, "pause": 20})).await;
+
+        let came = events.until_last().await;
+        println!("of 1000 sent by Python without a pause over {tcp:?} {} came", came.len());
+        assert!(came.len() >= 10);
+        assert!(came.is_sorted_by(|one, next| one < next), "in order, none twice");
+        assert_eq!(router.stats().undelivered, 0);
+    })
+    .await;
 }

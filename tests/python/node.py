@@ -13,7 +13,8 @@ Commands are JSON, a line each, and so are the answers:
     {"do": "meet", "to": [n, m, r], "within": ms}                       -> {"tries": n}, 0 if nobody answered
     {"do": "ask", "to": .., "subject": "..", "contents": .., "within": ms, "also": [subjects], "times": n}
                                                                         -> {"replies": [{"subject": .., "contents": ..} or null, ..]}
-    {"do": "call", "to": .., "times": n, "within": ms, "pause": ms}     -> {"sent": n, "answered": n, "wrong": n, "lost": n, "failures": {}}
+    {"do": "call", "to": .., "times": n, "within": ms, "pause": ms, "give_up": lost in a row}
+                                                                        -> {"sent": n, "answered": n, "wrong": n, "lost": n, "failures": {}}
     {"do": "send", "to": .., "subject": "..", "times": n, "pause": ms}  -> {"sent": n}
     {"do": "echo", "to": .., "json": "the contents as JSON text"}       -> {"sent": "..", "came": ".."}
     {"do": "heard"}                                                     -> {"unexpected": [[subject, contents, whether it is a reply], ..]}
@@ -103,11 +104,15 @@ async def main():
             replies.append(None if reply is Missing else {"subject": reply.subject, "contents": reply.contents})
         return {"replies": replies}
 
-    async def call(to, times, within=2000, pause=0):
+    async def call(to, times, within=2000, pause=0, give_up=None):
         ended = {"sent": 0, "answered": 0, "wrong": 0, "lost": 0, "failures": {}}
+        in_a_row = 0
         for n in range(times):
+            if in_a_row == give_up:
+                break
             reply = await conn.send(Msg(Addr.fromSeq(to), "ADD_ONE", n), within)
             ended["sent"] += 1
+            in_a_row = in_a_row + 1 if reply is Missing else 0
             ended["lost" if reply is Missing else "answered" if reply.contents == n + 1 else "wrong"] += 1
             await asyncio.sleep(pause / 1000)
         return ended

@@ -95,7 +95,7 @@ impl Options {
         println!("\n{}", json!({"addr": addr, "endpoints": router.endpoints()}));
         let mut commands = read_commands();
         while let Some(command) = commands.recv().await {
-            println!("{}", answer(&conn, &router, command).await);
+            println!("{}", answer(&conn, &router, &agent.addr(), command).await);
         }
         drop(entry);
         router.shutdown().await;
@@ -115,7 +115,7 @@ fn read_commands() -> tokio::sync::mpsc::UnboundedReceiver<Command> {
     receiver
 }
 
-async fn answer(conn: &Connection, router: &Router, command: Command) -> Value {
+async fn answer(conn: &Connection, router: &Router, agent: &Addr, command: Command) -> Value {
     let within = Duration::from_millis(command.within);
     match command.what.as_str() {
         "find" => {
@@ -128,6 +128,10 @@ async fn answer(conn: &Connection, router: &Router, command: Command) -> Value {
         }
         "meet" => json!({"tries": meet(conn, &addr_of(&command.to), within).await}),
         "call" => call(conn, &command).await,
+        "count" => {
+            let counted = conn.request(agent, "COUNT", (), Duration::from_secs(5)).await;
+            json!({"count": counted.unwrap().contents::<u64>().unwrap()})
+        }
         "fate" => json!({"main_loop_alive": true, "untold": router.stats().untold}),
         other => panic!("no command {other}"),
     }

@@ -13,7 +13,7 @@ use actix::{Actor, Context, Handler};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use vlmessaging::{Addr, Agent, Connection, Contents, Element, Endpoint, Handled, Msg, RouterBuilder};
+use vlmessaging::{Addr, Agent, Connection, Contents, Element, Endpoint, Handled, Msg, Router, RouterBuilder};
 
 use crate::environment::python;
 use crate::node::OPTIONS;
@@ -94,6 +94,11 @@ impl Peer {
 
     /// Ends it in order. Its last line says that the main loop lived until then.
     pub(crate) async fn end(mut self) -> Value {
+        self.end_in_order().await
+    }
+
+    /// The same for one that may have a successor.
+    pub(crate) async fn end_in_order(&mut self) -> Value {
         drop(self.commands.take());
         let last = self.next_line().await;
         assert_eq!(last["main_loop_alive"], true, "the router died: {last}");
@@ -208,6 +213,47 @@ impl Handler<Msg> for AddOne {
             },
             _ => msg.unhandled(),
         }
+    }
+}
+
+/// The contents of EVENT messages as they come, until one is LAST.
+pub(crate) struct Events(mpsc::UnboundedReceiver<Option<i64>>);
+
+impl Events {
+    pub(crate) fn spawn(router: &Router) -> (Addr, Self) {
+        let (tell, events) = mpsc::unbounded_channel();
+        (router.spawn(Listener(tell)).addr(), Self(events))
+    }
+
+    pub(crate) async fn until_last(&mut self) -> Vec<i64> {
+        let mut came = Vec::new();
+        while let Some(event) = tokio::time::timeout(PATIENCE, self.0.recv()).await.expect("the last comes").flatten() {
+            came.push(event);
+        }
+        came
+    }
+}
+
+struct Listener(mpsc::UnboundedSender<Option<i64>>);
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+}
+
+impl Agent for Listener {}
+
+impl Handler<Msg> for Listener {
+    type Result = Handled;
+
+    fn handle(&mut self, msg: Msg, _: &mut Context<Self>) -> Handled {
+        let event = match msg.subject() {
+            "EVENT" => msg.contents::<i64>().ok(),
+            "LAST" => None,
+            _ => return msg.unhandled(),
+        };
+        // A test that has seen the last one listens no more.
+        let _ = self.0.send(event);
+        msg.handled()
     }
 }
 
