@@ -3,6 +3,13 @@
 //! ```text
 //! cargo run --example two_processes
 //! ```
+//!
+//! Either of them may be the Python program beside this one, in another terminal:
+//!
+//! ```text
+//! cargo run --example two_processes provide      python examples/two_processes.py ask
+//! cargo run --example two_processes ask          python examples/two_processes.py provide
+//! ```
 
 use std::process::Command;
 use std::time::Duration;
@@ -48,7 +55,7 @@ async fn ask() -> Result<(), Box<dyn std::error::Error>> {
     let router = Router::machine().start().await?;
     let conn = router.connect();
 
-    let provider = conn.find("AddOneAgent").first_within(Duration::from_secs(5)).await?;
+    let provider = conn.find("AddOneAgent").first_within(Duration::from_secs(15)).await?;
     let reply = conn.request(&provider, "ADD_ONE", 41, Duration::from_secs(1)).await?;
 
     conn.send(&provider, "SHUTDOWN", ()).await?;
@@ -60,8 +67,10 @@ async fn ask() -> Result<(), Box<dyn std::error::Error>> {
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    if std::env::args().nth(1).as_deref() == Some("provide") {
-        return provide().await;
+    match std::env::args().nth(1).as_deref() {
+        Some("provide") => return provide().await,
+        Some("ask") => return ask().await,
+        _ => {}
     }
     let mut provider = Command::new(std::env::current_exe()?).arg("provide").spawn()?;
     let asked = ask().await;

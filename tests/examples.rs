@@ -1,4 +1,4 @@
-//! Every example runs as a program of its own, in a folder of its own, says what it should, and leaves nothing behind.
+//! Every example runs as a program of its own, in a folder of its own, says what it should, and leaves nothing behind. Those of Python run in `tests/python`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails a fixture fails its test")]
 
@@ -11,10 +11,19 @@ use std::time::{Duration, Instant};
 const HANG: Duration = Duration::from_mins(1);
 
 /// What each example says: a line a line, with `*` for what differs from run to run.
-const EXAMPLES: [(&str, &[&str]); 9] = [
+const EXAMPLES: [(&str, &[&str]); 11] = [
     ("add_one_discovery_ipc", &["41 + 1 = 42, says <router_*::3>"]),
     ("add_one_discovery_tcp", &["41 + 1 = 42, says <127.0.0.1:*::router_*::3>"]),
     ("add_one_ipc", &["41 + 1 = 42"]),
+    (
+        "add_one_to_current",
+        &[
+            "here: 1, 2, its provider dies, 3 from another",
+            "routers: 1, 2, its provider dies, 3 from another",
+            "processes: 1, 2, its provider dies, 3 from another",
+            "network: 1, 2, its provider dies, 3 from another",
+        ],
+    ),
     ("local", &["41 + 1 = 42"]),
     (
         "not_delivered",
@@ -32,6 +41,13 @@ const EXAMPLES: [(&str, &[&str]); 9] = [
             "<3> does not understand \"ADD_ONE\": contents asked for as i64: *expected i64",
         ],
     ),
+    (
+        "provider_dies",
+        &[
+            "told at once: \"PONDER\" to <router_*::3> was not delivered: peer lost, it may have been handled (says router_*)",
+            "another provider says 41 + 1 = 42",
+        ],
+    ),
     ("threads", &["<3> says 41", "<4> says 42", "<5> says 43", "<6> says 44"]),
     ("timed_out", &["no reply from <3> to \"ADD_ONE\" within 250ms"]),
     (
@@ -39,6 +55,9 @@ const EXAMPLES: [(&str, &[&str]); 9] = [
         &["process * provides AddOneAgent at <router_*::3>", "process * hears from <router_*::3> that 41 + 1 = 42"],
     ),
 ];
+
+/// Examples that kill a process: it leaves its socket, and the hub's if it was the hub, each with its lock.
+const KILLERS: [&str; 2] = ["add_one_to_current", "provider_dies"];
 
 /// The folder of the examples' programs, built from the present sources.
 fn programs() -> &'static Path {
@@ -58,7 +77,7 @@ fn programs() -> &'static Path {
     })
 }
 
-/// Runs an example to its end, in a folder that must be empty afterwards.
+/// Runs an example to its end, in a folder that must be empty afterwards, but for what the killed leave.
 fn run(name: &str) -> Output {
     let folder = std::env::temp_dir().join(format!("vlm-example-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -75,7 +94,8 @@ fn run(name: &str) -> Output {
     }
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name()).collect();
     std::fs::remove_dir_all(&folder).unwrap();
-    assert!(left.is_empty(), "{name} leaves {left:?}");
+    let of_the_killed = if KILLERS.contains(&name) { 4 } else { 0 };
+    assert!(left.len() <= of_the_killed, "{name} leaves {left:?}");
     child.wait_with_output().unwrap()
 }
 
@@ -107,6 +127,7 @@ fn every_example_says_what_it_should() {
 fn no_example_is_forgotten() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
     let mut names: Vec<_> = files.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     assert_eq!(names, EXAMPLES.map(|(name, _)| name));

@@ -11,6 +11,8 @@ mod calls;
 mod discovery;
 #[path = "python/environment.rs"]
 mod environment;
+#[path = "python/examples.rs"]
+mod examples;
 #[path = "python/failures.rs"]
 mod failures;
 #[path = "python/messages.rs"]

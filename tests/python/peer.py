@@ -26,7 +26,7 @@ from vlmessaging._utils.sentinels import Missing
 
 OUT = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-_core._PPMsg = (lambda *args: print(*args, file=sys.stderr)) if os.environ.get("PPDEBUG") else (lambda *args: None)
+_core._PPMsg = lambda *args: None
 
 fate = {"main_loop_alive": True, "main_loop_error": None, "stuck_dials": 0}
 
