@@ -16,6 +16,15 @@ pub struct Limits {
     /// Bytes waiting to be sent to one peer, or sent and not yet acknowledged. Default 4 MiB: what TCP itself takes in before a stalled receiver is felt.
     /// One larger message travels alone. Answers and reports may take 64 times that, so that requests leave room for them.
     pub link: usize,
+    /// Messages to one agent of another router whose outcome is not known: [`send`](crate::Connection::send) waits beyond. Default 8,192: half a mailbox, so that one sender does not
+    /// fill it, and two milliseconds of what a link carries at most. Half the other router's mailbox where that is less.
+    pub ahead: usize,
+    /// What a message waits at most for its outcome, once it was taken for another router: then its sender is told [`Reason::NoOutcome`](crate::Reason::NoOutcome), or
+    /// [`Reason::Expired`](crate::Reason::Expired) if it was never sent. Default 60 s: four times what an agent takes for a full mailbox at a thousand a second.
+    pub outcome: Duration,
+    /// What [`send`](crate::Connection::send) waits at most for room. Default 10 s: far above the time that a working agent takes to make some, and the end of agents that wait for each
+    /// other in a circle.
+    pub room: Duration,
     /// Attempt to connect to another router. Default 2 s: far above any handshake on a healthy network, and a person still waits for it.
     pub connect: Duration,
     /// Contents that only a Rust router can read wait this long for the peer to say it is one. Default 250 ms: an answering hello takes two to five.
@@ -32,6 +41,9 @@ impl Default for Limits {
             message: 16 << 20,
             mailbox: 16_384,
             link: 4 << 20,
+            ahead: 8192,
+            outcome: Duration::from_mins(1),
+            room: Duration::from_secs(10),
             connect: Duration::from_secs(2),
             introduction: Duration::from_millis(250),
             hops: 16,

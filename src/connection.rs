@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::addr::{Addr, DIRECTORY};
 use crate::contents::IntoContents;
 use crate::directory::{Find, Register};
-use crate::error::{RequestError, SendError};
+use crate::error::{DeliverError, RequestError, SendError};
 use crate::failure::{NotDelivered, Reason};
 use crate::msg::Msg;
 use crate::port::Port;
@@ -65,13 +66,13 @@ impl Connection {
         self.addr().with_connection(DIRECTORY)
     }
 
-    /// Sends one way. Waits, without a limit, for room in the receiver's mailbox if it is in this router, and on the link if it is not; a full mailbox behind a link refuses the
-    /// message, which is reported. Two agents that wait for each other's room wait for ever: use [`try_send`](Self::try_send), or a timeout, where they may. The id returned is the `reply_to` of the report that
-    /// comes if the message is not delivered after all.
+    /// Sends one way. Waits for room, at most for [`Limits::room`](crate::Limits::room): in the receiver's mailbox if it is in this router; if it is not, until fewer than
+    /// [`Limits::ahead`](crate::Limits::ahead) messages to it have no outcome yet, and there is room on the link. The id returned is the `reply_to` of the report that comes if the message is not delivered after all,
+    /// or if that is not known in time.
     ///
     /// # Errors
     ///
-    /// When it is known at once that it cannot be delivered; the contents come back.
+    /// When it is known at once that it cannot be delivered, and [`Reason::MailboxFull`] when there was no room; the contents come back.
     pub async fn send(
         &self,
         to: impl Into<Addr>,
@@ -80,8 +81,39 @@ impl Connection {
     ) -> Result<i64, SendError> {
         let msg = Msg::new(to.into(), subject, contents.into_contents());
         let id = self.port.next_id();
-        self.send_when_room(id, msg).await.map_err(SendError::from)?;
+        self.send_in_time(id, msg, self.port.switch.limits.room).await.map_err(SendError::from)?;
         Ok(id)
+    }
+
+    /// Sends one way, and waits until a handler was called with the message and has come to its end, or that is known not to be, at most for `limit`. Waits for room as
+    /// [`send`](Self::send). What the handler answers is dropped; an agent that does not understand the message has handled it.
+    ///
+    /// # Errors
+    ///
+    /// [`DeliverError::NotSent`] and [`DeliverError::Refused`]: no handler was called with it. [`DeliverError::Unknown`]: nobody knows, or `limit` has passed first; a Python router, which
+    /// acknowledges nothing, leaves every message so.
+    pub async fn deliver(
+        &self,
+        to: impl Into<Addr>,
+        subject: impl Into<SmolStr>,
+        contents: impl IntoContents,
+        limit: Duration,
+    ) -> Result<(), DeliverError> {
+        let mut msg = Msg::new(to.into(), subject, contents.into_contents());
+        let (to, subject) = (msg.to.clone(), msg.subject.clone());
+        let ends = Instant::now() + limit;
+        let id = self.port.next_id();
+        let mut outcome = self.port.confirm(id, &mut msg);
+        self.send_in_time(id, msg, limit).await.map_err(SendError::from)?;
+        let (reason, place) = match tokio::time::timeout_at(ends, &mut outcome.coming).await {
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(Some(failure))) if failure.reason.is_unknown() => return Err(DeliverError::Unknown(failure)),
+            Ok(Ok(Some(failure))) => return Err(DeliverError::Refused(failure)),
+            // The connection was closed while the message was on its way.
+            Ok(Err(_)) => (Reason::PeerLost, self.addr().to_string()),
+            Err(_) => (Reason::NoOutcome, self.addr().to_string()),
+        };
+        Err(DeliverError::Unknown(NotDelivered { to, subject: subject.to_string(), reason, place }))
     }
 
     /// Sends one way, or hands the contents back if there is no room now.
@@ -133,7 +165,7 @@ impl Connection {
         let id = self.port.next_id();
         let mut answer = self.port.expect(id, &msg, also);
         let asked = async {
-            self.send_when_room(id, msg).await.map_err(SendError::from)?;
+            self.send_when_room(id, &mut Some(msg)).await.map_err(SendError::from)?;
             (&mut answer).await
         };
         match tokio::time::timeout(limit, asked).await {
@@ -182,23 +214,37 @@ impl Connection {
         }
     }
 
-    async fn send_when_room(&self, id: i64, mut msg: Msg) -> Result<(), Unsent> {
-        loop {
-            let Unsent { msg: back, room, reason } = match self.port.send_as(id, msg) {
+    /// Sends when there is room, and gives the message back if there is none in time.
+    async fn send_in_time(&self, id: i64, msg: Msg, limit: Duration) -> Result<(), Unsent> {
+        let msg = match self.port.send_as(id, msg) {
+            Err(unsent) if unsent.room.is_some() => unsent.msg,
+            sent => return sent,
+        };
+        let mut waiting = Some(msg);
+        match tokio::time::timeout(limit, self.send_when_room(id, &mut waiting)).await {
+            Ok(sent) => sent,
+            Err(_) => waiting.map_or(Ok(()), |msg| Err(Unsent::because(msg, Reason::MailboxFull))),
+        }
+    }
+
+    async fn send_when_room(&self, id: i64, waiting: &mut Option<Msg>) -> Result<(), Unsent> {
+        while let Some(msg) = waiting.take() {
+            let Unsent { msg, reason, room } = match self.port.send_as(id, msg) {
                 Ok(()) => return Ok(()),
                 Err(unsent) => unsent,
             };
-            let Some(room) = room else { return Err(Unsent { msg: back, room, reason }) };
+            let Some(room) = room else { return Err(Unsent { msg, reason, room }) };
             let mut freed = std::pin::pin!(room.notified());
             freed.as_mut().enable();
             // Room that came between the try and now is seen by this second try; room that comes later wakes.
-            msg = match self.port.send_as(id, back) {
+            match self.port.send_as(id, msg) {
                 Ok(()) => return Ok(()),
-                Err(unsent) if unsent.room.is_some() => unsent.msg,
+                Err(unsent) if unsent.room.is_some() => *waiting = Some(unsent.msg),
                 Err(unsent) => return Err(unsent),
-            };
+            }
             freed.await;
         }
+        Ok(())
     }
 }
 

@@ -18,6 +18,9 @@ pub enum Error {
     /// A message was not sent: see [`SendError`].
     #[error(transparent)]
     Send(#[from] SendError),
+    /// A message was not delivered, or nobody knows: see [`DeliverError`].
+    #[error(transparent)]
+    Deliver(#[from] DeliverError),
     /// A request was not answered: see [`RequestError`].
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -69,6 +72,21 @@ pub struct SendError {
     /// Why not; each reason says what to do next.
     pub reason: Reason,
     pub(crate) contents: Box<Contents>,
+}
+
+/// Why a message is not known to have been delivered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliverError {
+    /// It was not sent: nothing happened anywhere, and the contents come back. The reason says what to do next.
+    #[error(transparent)]
+    NotSent(#[from] SendError),
+    /// It was sent, and no handler was called with it: find another receiver, or send it again.
+    #[error(transparent)]
+    Refused(NotDelivered),
+    /// Nobody knows: it may have been handled, or be handled yet. Send it again if that does no harm.
+    #[error("nobody knows whether {} was handled: {}", Named(.0), .0.reason)]
+    Unknown(NotDelivered),
 }
 
 /// Why a request has no answer.
@@ -161,6 +179,14 @@ struct Why<'a>(&'a str);
 impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() { Ok(()) } else { write!(f, ": {}", self.0) }
+    }
+}
+
+struct Named<'a>(&'a NotDelivered);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} to {}", self.0.subject, self.0.to)
     }
 }
 

@@ -42,8 +42,20 @@ pub enum Reason {
     NotEncodable(String),
     /// A router on the way is shutting down: find another.
     ShuttingDown,
+    /// It waited for its way to the other router until its deadline, and was not sent: find another, or wait longer.
+    Expired,
+    /// No word of it came within its deadline: it may be handled yet, and nothing more will be told of it.
+    NoOutcome,
     /// A Python router sends no reason.
     Unstated,
+}
+
+impl Reason {
+    /// Whether nobody knows what became of the message: it may have been handled, or be handled yet. With any other reason no handler was called with it.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::PeerLost | Self::NoOutcome)
+    }
 }
 
 /// A message that did not reach a handler, as its sender is told.
@@ -96,6 +108,8 @@ impl fmt::Display for Reason {
             Reason::TooLarge { size, limit } => write!(f, "too large: {size} bytes where {limit} are taken"),
             Reason::NotEncodable(what) => write!(f, "not readable there: {what}"),
             Reason::ShuttingDown => f.write_str("shutting down"),
+            Reason::Expired => f.write_str("waited too long to be sent"),
+            Reason::NoOutcome => f.write_str("no word of it in time, it may be handled yet"),
             Reason::Unstated => f.write_str("no reason stated"),
         }
     }

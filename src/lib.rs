@@ -6,7 +6,8 @@
 //!
 //! # Guarantees
 //!
-//! - A message that reached a router of this library either has a handler called with it, or its sender is told why not and where.
+//! - Every message ends, at its sender, in exactly one of: delivered (its handler was called with it), refused (with the reason and the place), or unknown (nobody can say, told
+//!   within [`Limits::outcome`]). [`Connection::deliver`] waits for that end; nothing is handled twice.
 //! - A request ends with an answer, with a named error as soon as that is known, or at its limit.
 //! - Between two routers of this library, a lost and remade connection loses nothing and repeats nothing, and order per sender and receiver is kept.
 //! - A panic in an agent harms no other agent.
@@ -48,7 +49,7 @@ pub use config::Limits;
 pub use connection::Connection;
 pub use contents::{Contents, ContentsError, IntoContents};
 pub use directory::{Entry, Find, Known, LOCAL_VNET, Register, Registration};
-pub use error::{Error, FindError, JoinError, RegisterError, RequestError, SendError, StartError};
+pub use error::{DeliverError, Error, FindError, JoinError, RegisterError, RequestError, SendError, StartError};
 pub use failure::{NotDelivered, Reason};
 pub use msg::{Handled, Msg};
 pub use router::{FOLDER_VARIABLE, Mode, Router, RouterBuilder, Stats};

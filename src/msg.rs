@@ -38,11 +38,59 @@ pub struct Parts {
     pub(crate) debt: Debt,
 }
 
-/// What is settled when a message has come to its end, which its drop tells: somebody elsewhere waits to know.
-pub(crate) type Debt = Option<Box<dyn Owed>>;
+/// Who waits to know what becomes of a message, if anybody, and under which number. Told once: by [`Debt::handled`], or by its drop.
+#[derive(Default)]
+pub(crate) struct Debt(Option<(Arc<dyn Creditor>, u64)>);
 
 /// See [`Debt`].
-pub(crate) trait Owed: Send + fmt::Debug {}
+pub(crate) trait Creditor: Send + Sync {
+    /// Message `number` has come to its end: a handler was called with it, or else its sender is told why not in a report.
+    fn settle(&self, number: u64, handled: bool);
+
+    /// Whether the message came from another router, which keeps the time for it.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+}
+
+impl Debt {
+    /// Nobody waits to know.
+    pub(crate) const NONE: Self = Self(None);
+
+    pub(crate) fn to(creditor: Arc<dyn Creditor>, number: u64) -> Self {
+        Self(Some((creditor, number)))
+    }
+
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.0.as_ref().is_some_and(|(creditor, _)| creditor.is_elsewhere())
+    }
+
+    /// A handler was called with the message, and has come to its end.
+    pub(crate) fn handled(&mut self) {
+        self.tell(true);
+    }
+
+    fn tell(&mut self, handled: bool) {
+        if let Some((creditor, number)) = self.0.take() {
+            creditor.settle(number, handled);
+        }
+    }
+}
+
+impl Drop for Debt {
+    fn drop(&mut self) {
+        self.tell(false);
+    }
+}
+
+impl fmt::Debug for Debt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some((_, number)) => write!(f, "Debt({number})"),
+            None => f.write_str("Debt(none)"),
+        }
+    }
+}
 
 /// What a handler of [`Msg`] returns: proof that the message was dealt with.
 #[must_use = "a handler returns this"]
@@ -77,7 +125,7 @@ impl Msg {
             contents,
             meta: Encoded::empty_struct(),
             duty: None,
-            debt: None,
+            debt: Debt::NONE,
         }))
     }
 
@@ -92,7 +140,7 @@ impl Msg {
             contents: Contents::from(envelope.contents),
             meta: envelope.meta,
             duty: None,
-            debt: None,
+            debt: Debt::NONE,
         }))
     }
 
@@ -233,6 +281,7 @@ impl Msg {
 
     /// Ends the message without an answer.
     pub fn handled(mut self) -> Handled {
+        self.debt.handled();
         self.duty = None;
         Handled(())
     }
@@ -300,7 +349,7 @@ impl Msg {
     /// Turns the message, whose subject and contents are the answer's already, round.
     fn answer_with(mut self, meta: Encoded) -> Handled {
         // Settled before it is answered: both travel in one frame, and no asker who was answered is told of a loss.
-        self.debt = None;
+        self.debt.handled();
         let Some(duty) = self.duty.take().filter(|_| !self.from.is_null()) else { return Handled(()) };
         let asker = std::mem::take(&mut self.from);
         // A Python directory compares the text by which it addressed us with the text in the answer.

@@ -2,8 +2,8 @@
 //!
 //! Whoever sends puts a message into the queue and wakes who takes from it: an agent's actor, in batches, or a connection that awaits reports.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol_str::SmolStr;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::addr::Addr;
 use crate::error::RequestError;
 use crate::failure::{NotDelivered, Reason};
 use crate::link;
-use crate::msg::{Debt, Msg};
+use crate::msg::{Creditor, Debt, Msg};
 use crate::router::switch::{BySequence, Stage, Switch, Unsent};
 use crate::subject;
 
@@ -27,6 +27,9 @@ pub(crate) struct Port {
     pub(crate) switch: Arc<Switch>,
     next_id: AtomicI64,
     requests: Mutex<HashMap<i64, Waiting, BySequence>>,
+    confirms: Mutex<HashMap<i64, Confirming, BySequence>>,
+    /// Messages whose sender was told that they have no outcome: what comes later is not told any more.
+    told: Mutex<BTreeSet<i64>>,
     inbox: Mutex<Inbox>,
     /// Messages for an agent, in the queue or in a handler's hands.
     inside: AtomicUsize,
@@ -59,6 +62,22 @@ struct Waiting {
     asker: Option<Waker>,
 }
 
+/// A message whose outcome is waited for: none once a handler was called with it.
+struct Confirming {
+    to: Addr,
+    subject: SmolStr,
+    outcome: oneshot::Sender<Option<NotDelivered>>,
+    /// No handler was called with it: the report says why.
+    failed: bool,
+}
+
+/// The outcome to come; forgets the message when dropped.
+pub(crate) struct Outcome {
+    port: Arc<Port>,
+    id: i64,
+    pub(crate) coming: oneshot::Receiver<Option<NotDelivered>>,
+}
+
 /// The answer to come; forgets the request when dropped.
 pub(crate) struct Answer {
     port: Arc<Port>,
@@ -72,6 +91,8 @@ impl Port {
             switch,
             next_id: AtomicI64::new(1),
             requests: Mutex::default(),
+            confirms: Mutex::default(),
+            told: Mutex::default(),
             inbox: Mutex::new(Inbox { receiver: Receiver::Reports, queue: VecDeque::new(), waiting: None }),
             inside: AtomicUsize::new(0),
             room: Arc::default(),
@@ -165,6 +186,7 @@ impl Port {
             msg.abandon(reason.clone());
         }
         self.fail_requests(&self.in_context(reason), &self.addr().to_string(), |_| true);
+        self.confirms.lock().clear();
         self.room.notify_waiters();
     }
 
@@ -207,6 +229,16 @@ impl Port {
         Answer { port: self.clone(), id }
     }
 
+    /// Gets ready for the outcome of message `id`.
+    pub(crate) fn confirm(self: &Arc<Self>, id: i64, msg: &mut Msg) -> Outcome {
+        let (outcome, coming) = oneshot::channel();
+        self.confirms
+            .lock()
+            .insert(id, Confirming { to: msg.to.clone(), subject: msg.subject.clone(), outcome, failed: false });
+        msg.debt = Debt::to(self.clone(), id.unsigned_abs());
+        Outcome { port: self.clone(), id, coming }
+    }
+
     /// Takes a message in. It comes back, with the reason, if it cannot be.
     pub(crate) fn deliver(self: &Arc<Self>, msg: Msg) -> Result<(), Unsent> {
         let Some(msg) = self.settle(msg) else { return Ok(()) };
@@ -215,7 +247,7 @@ impl Port {
             (self.enqueue(&mut inbox, msg), inbox.waiting.take())
         };
         wake(waiting);
-        outcome.map(drop)
+        outcome.map(|mut settled| settled.handled())
     }
 
     /// Takes messages in, in order and in one step; those that cannot be come back, each with its reason.
@@ -227,10 +259,11 @@ impl Port {
             (msgs.into_iter().map(|msg| self.enqueue(&mut inbox, msg)).collect(), inbox.waiting.take())
         };
         wake(waiting);
-        outcomes.into_iter().filter_map(Result::err).collect()
+        let refused = |outcome: Result<Debt, Unsent>| outcome.map(|mut settled| settled.handled()).err();
+        outcomes.into_iter().filter_map(refused).collect()
     }
 
-    /// Returns what is settled by that, to be dropped when the inbox is not locked: it tells the link.
+    /// Returns what is settled by that, to be told when the inbox is not locked: it tells the link.
     fn enqueue(self: &Arc<Self>, inbox: &mut Inbox, mut msg: Msg) -> Result<Debt, Unsent> {
         let is_report = msg.subject == subject::MSG_NOT_DELIVERED;
         match &inbox.receiver {
@@ -241,10 +274,10 @@ impl Port {
                 }
                 msg.charge(self.clone());
                 inbox.queue.push_back(msg);
-                Ok(None)
+                Ok(Debt::NONE)
             }
             Receiver::Reports if is_report => {
-                let settled = msg.debt.take();
+                let settled = std::mem::take(&mut msg.debt);
                 if inbox.queue.len() < self.switch.limits.mailbox.max(1) {
                     inbox.queue.push_back(msg);
                 } else {
@@ -302,6 +335,15 @@ impl Port {
             askers.push(waiting.asker.take());
         }
         askers.into_iter().for_each(wake);
+        // Its link reports a message by itself; what that has reported to it may be lost with the peer.
+        let is_over = |_: &i64, confirming: &mut Confirming| {
+            (confirming.failed || *reason == Reason::ShuttingDown) && lost(&confirming.to)
+        };
+        for (_, confirming) in self.confirms.lock().extract_if(is_over) {
+            // It was sent, and the end of this router does not tell what becomes of it.
+            let reason = if reason.is_unknown() { reason.clone() } else { Reason::NoOutcome };
+            confirming.end(reason, place.into());
+        }
     }
 
     /// Counts a message in, unless there are as many as there may be.
@@ -317,19 +359,49 @@ impl Port {
         has_room
     }
 
+    /// Whether nothing is left to do about a report: its message was confirmed by it, or has been told to have no outcome.
+    fn is_reported(&self, id: i64, report: &Msg) -> bool {
+        if let Some(confirming) = self.confirms.lock().remove(&id) {
+            let failure = report.not_delivered();
+            let (reason, place) = failure.map_or((Reason::Unstated, String::new()), |told| (told.reason, told.place));
+            confirming.end(reason, place);
+            return true;
+        }
+        let has_no_outcome = report.not_delivered().is_some_and(|report| report.reason == Reason::NoOutcome);
+        if has_no_outcome && self.requests.lock().contains_key(&id) {
+            // A request ends at its own limit.
+            return true;
+        }
+        let mut told = self.told.lock();
+        if told.remove(&id) {
+            return true;
+        }
+        if has_no_outcome {
+            told.insert(id);
+            if told.len() > link::OPEN {
+                told.pop_first();
+            }
+        }
+        false
+    }
+
     /// Gives a message to the request that waits for it, or back.
     fn settle(&self, mut msg: Msg) -> Option<Msg> {
         let Some(id) = msg.reply_to else { return Some(msg) };
+        if msg.subject == subject::MSG_NOT_DELIVERED && self.is_reported(id, &msg) {
+            msg.debt.handled();
+            return None;
+        }
         let mut requests = self.requests.lock();
         let Some(waiting) = requests.get_mut(&id).filter(|waiting| waiting.takes(&msg.subject)) else {
             return Some(msg);
         };
         // It has reached who waits for it, which is all that its sender's router wants to know.
-        let settled = msg.debt.take();
+        let mut settled = std::mem::take(&mut msg.debt);
         waiting.end = Some(Ok(msg));
         let asker = waiting.asker.take();
         drop(requests);
-        drop(settled);
+        settled.handled();
         wake(asker);
         None
     }
@@ -344,6 +416,37 @@ fn wait(waiting: &mut Option<Waker>, task: &Context<'_>) {
 fn wake(waiting: Option<Waker>) {
     if let Some(waiting) = waiting {
         waiting.wake();
+    }
+}
+
+/// The outcome of one of this connection's messages is known where it went.
+impl Creditor for Port {
+    fn settle(&self, number: u64, handled: bool) {
+        let (id, mut confirms) = (number.cast_signed(), self.confirms.lock());
+        if !handled {
+            if let Some(confirming) = confirms.get_mut(&id) {
+                confirming.failed = true;
+            }
+            return;
+        }
+        let confirming = confirms.remove(&id);
+        drop(confirms);
+        // Whoever waited may have given up.
+        confirming.map(|confirming| confirming.outcome.send(None));
+    }
+}
+
+impl Confirming {
+    fn end(self, reason: Reason, place: String) {
+        let failure = NotDelivered { to: self.to, subject: self.subject.to_string(), reason, place };
+        // Whoever waited may have given up.
+        let _ = self.outcome.send(Some(failure));
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        self.port.confirms.lock().remove(&self.id);
     }
 }
 

@@ -20,6 +20,8 @@ mod inbox;
 mod limits;
 #[path = "promises/local.rs"]
 mod local;
+#[path = "promises/outcomes.rs"]
+mod outcomes;
 #[path = "promises/requests.rs"]
 mod requests;
 #[path = "promises/routing.rs"]

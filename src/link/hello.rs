@@ -1,6 +1,6 @@
 //! The hello: the first message of a dialed connection, as the reference has it, with what a Rust peer needs in `meta`.
 //!
-//! `meta` is `{"vlm": {version, incarnation, limit, at, token, echo}}`, which Python ignores. A token names one pipe of the sender. A hello that echoes it
+//! `meta` is `{"vlm": {version, incarnation, limit, mailbox, at, token, echo}}`, which Python ignores. A token names one pipe of the sender. A hello that echoes it
 //! can only come from the router at the pipe's other end: until then nobody knows that this is a Rust router.
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub(crate) struct Hello {
     pub(crate) incarnation: u64,
     /// Bytes of the largest message that the sender takes.
     pub(crate) limit: u64,
+    /// Messages that a mailbox of the sender holds.
+    pub(crate) mailbox: u64,
     /// Where the sender can be dialed, if it listens.
     pub(crate) at: Option<Endpoint>,
     /// Names the pipe that the sender will send on.

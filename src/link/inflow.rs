@@ -1,13 +1,15 @@
-//! The receiving end of one numbered session: what is new, what came twice, what is missing, and what has been settled.
+//! The receiving end of one numbered session: what is new, what came twice, what is missing, and what has become of it.
 
 use std::collections::BTreeMap;
 
-use crate::wire::Receipt;
+use crate::wire::{Failed, How, Receipt};
 
-/// Settled ranges told in one receipt. Default 64: beyond the first gap there are few unless agents differ a lot in pace, and the rest is told later.
+/// Settled ranges told in one receipt. Default 64: beyond the first gap there are few unless agents differ a lot in pace, and the rest follows in the next frames.
 const RANGES: usize = 64;
+/// Ranges that had no handler, told in one receipt. Default 512: the rest follows in the next frames, and until then is not told as settled either.
+const FAILED: usize = 512;
 
-/// How far one session of one peer has been received, and settled: handled here, or its sender told why not.
+/// How far one session of one peer has been received, and settled: handled here, or not, which is told until the peer has heard it.
 #[derive(Debug, Default)]
 pub(crate) struct Inflow {
     next: u64,
@@ -15,8 +17,26 @@ pub(crate) struct Inflow {
     settled: u64,
     /// Beyond: the first and, exclusive, the last of each settled range.
     beyond: BTreeMap<u64, u64>,
+    /// Those among the settled that had no handler, by the first of a range, until the peer has heard of them.
+    failed: BTreeMap<u64, Untold>,
+    /// The number of the last receipt.
+    version: u64,
+    /// Where in `beyond` the next receipt goes on: it had no place for all.
+    cursor: u64,
+    /// Before that something is new.
+    again: bool,
+    /// The last receipt had no place for something.
+    more: bool,
     /// There is something that the peer has not been told.
     news: bool,
+}
+
+#[derive(Debug)]
+struct Untold {
+    upto: u64,
+    how: How,
+    /// The receipt that told it.
+    since: Option<u64>,
 }
 
 /// Which messages of a frame to take.
@@ -42,10 +62,19 @@ impl Inflow {
         Verdict::Take { skip }
     }
 
-    /// A received message came to its end. True if that is the first news since the last receipt.
+    /// The peer has heard our receipts up to this one.
+    pub(crate) fn heard(&mut self, version: u64) {
+        if !self.failed.is_empty() {
+            self.failed.retain(|_, untold| untold.since.is_none_or(|since| since > version));
+        }
+    }
+
+    /// A handler was called with a received message. True if that is the first news since the last receipt.
     pub(crate) fn settle(&mut self, number: u64) -> bool {
         let mut end = number + 1;
-        if let Some(next) = self.beyond.remove(&end) {
+        if !self.beyond.is_empty()
+            && let Some(next) = self.beyond.remove(&end)
+        {
             end = next;
         }
         if number == self.settled {
@@ -58,14 +87,60 @@ impl Inflow {
                 }
             }
         }
+        self.again |= number < self.cursor;
         !std::mem::replace(&mut self.news, true)
+    }
+
+    /// A received message had no handler. True as [`settle`](Self::settle).
+    pub(crate) fn fail(&mut self, number: u64, how: How) -> bool {
+        match self.failed.range_mut(..number).next_back() {
+            Some((_, before)) if before.upto == number && before.how == how && before.since.is_none() => {
+                before.upto += 1;
+            }
+            _ => {
+                self.failed.insert(number, Untold { upto: number + 1, how, since: None });
+            }
+        }
+        self.settle(number)
     }
 
     /// What the peer is told.
     pub(crate) fn receipt(&mut self, session: u64) -> Receipt {
         self.news = false;
-        let beyond = self.beyond.iter().take(RANGES).map(|(from, upto)| (*from, *upto)).collect();
-        Receipt { session, accepted: self.next, settled: self.settled, beyond }
+        self.version += 1;
+        let mut untold = self.failed.iter_mut().filter(|(_, untold)| untold.since.is_none());
+        let failed = untold.by_ref().take(FAILED).map(|(&from, untold)| {
+            untold.since = Some(self.version);
+            Failed { from, upto: untold.upto, how: untold.how }
+        });
+        let failed = failed.collect();
+        // What has no place among the failed must not pass for handled.
+        let horizon = untold.next().map_or(u64::MAX, |(&from, _)| from);
+        let mut ranges = self.beyond.range(self.cursor..horizon.max(self.cursor));
+        let beyond: Vec<_> = ranges.by_ref().take(RANGES).map(|(&from, &upto)| (from, upto.min(horizon))).collect();
+        let next = ranges.next().map(|(&from, _)| from);
+        self.more = horizon < u64::MAX || next.is_some() || std::mem::take(&mut self.again);
+        self.cursor = next.unwrap_or(0);
+        let settled = self.settled.min(horizon);
+        Receipt { session, version: self.version, accepted: self.next, settled, beyond, failed }
+    }
+
+    /// The last receipt had no place for something that is to be told.
+    pub(crate) fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// The peer has not said that it has heard of all that had no handler.
+    pub(crate) fn waits_for_word(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// What the peer was told on a pipe that was lost may be lost: all of it is told again.
+    pub(crate) fn tell_again(&mut self) {
+        self.cursor = 0;
+        for untold in self.failed.values_mut() {
+            untold.since = None;
+        }
     }
 }
 
@@ -100,6 +175,72 @@ mod tests {
         inflow.settle(1);
         let receipt = inflow.receipt(7);
         assert_eq!((receipt.settled, receipt.beyond.as_slice()), (6, &[(8, 9)][..]));
+    }
+
+    #[test]
+    fn what_had_no_handler_is_told_until_the_peer_has_heard_it() {
+        let mut inflow = Inflow::default();
+        inflow.receive(0, 10);
+        inflow.settle(0);
+        inflow.fail(1, How::Reported);
+        inflow.fail(2, How::Reported);
+        inflow.fail(3, How::Unread);
+        let told = inflow.receipt(7);
+        let both = [Failed { from: 1, upto: 3, how: How::Reported }, Failed { from: 3, upto: 4, how: How::Unread }];
+        assert_eq!((told.settled, told.failed.as_slice()), (4, &both[..]));
+        inflow.fail(4, How::Reported);
+        let third = Failed { from: 4, upto: 5, how: How::Reported };
+        assert_eq!(inflow.receipt(7).failed, [third]);
+        inflow.tell_again();
+        let told = inflow.receipt(7);
+        assert_eq!(told.failed.len(), 3, "what was told on a pipe that was lost may be lost");
+        inflow.fail(6, How::Reported);
+        inflow.heard(told.version);
+        inflow.tell_again();
+        assert_eq!(inflow.receipt(7).failed, [Failed { from: 6, upto: 7, how: How::Reported }]);
+    }
+
+    #[test]
+    fn what_a_receipt_has_no_place_for_does_not_pass_for_handled() {
+        let mut inflow = Inflow::default();
+        inflow.receive(0, 4000);
+        for number in 0..4000 {
+            if number % 2 == 0 {
+                inflow.fail(number, How::Reported)
+            } else {
+                inflow.settle(number)
+            };
+        }
+        let mut failed = 0;
+        loop {
+            let told = inflow.receipt(7);
+            assert!(told.settled <= told.failed.last().map_or(4000, |last| last.upto + 1));
+            failed += told.failed.len();
+            if !inflow.has_more() {
+                assert_eq!((failed, told.settled), (2000, 4000));
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_is_settled_out_of_order_is_told_in_the_end() {
+        let mut inflow = Inflow::default();
+        inflow.receive(0, 1001);
+        let mut told = BTreeMap::new();
+        let mut tell = |inflow: &mut Inflow| {
+            let beyond = inflow.receipt(7).beyond;
+            assert!(beyond.len() <= RANGES);
+            told.extend(beyond);
+            (told.len(), inflow.has_more())
+        };
+        for number in (5..1000).step_by(2) {
+            inflow.settle(number);
+        }
+        assert_eq!(tell(&mut inflow), (RANGES, true));
+        inflow.settle(1);
+        while tell(&mut inflow).1 {}
+        assert_eq!(tell(&mut inflow).0, 499);
     }
 
     #[test]

@@ -2,20 +2,29 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::link::Place;
 use crate::msg::Debt;
-use crate::wire::{Envelope, Receipt};
+use crate::wire::{Envelope, How, Receipt};
 
 /// Numbers with a known outcome that are kept between those without. Default 1,024, and as many as are open: beyond, the oldest are set apart.
 const GAPS: usize = 1024;
+/// Messages booked within this time share a deadline: that of the first. Default 1 s: a deadline of a minute is kept by sixty notes.
+const GRAIN: Duration = Duration::from_secs(1);
 
 /// What is remembered of a message to report its end: the envelope without contents, and what is settled with it.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) head: Box<Envelope>,
     pub(crate) debt: Debt,
+    /// Counts the message among those to its destination, for as long as it is kept.
+    #[expect(dead_code, reason = "it counts by being kept")]
+    pub(crate) place: Option<Place>,
+    /// Its sender has been told that its outcome was not known in time.
+    pub(crate) told: bool,
 }
 
 /// A frame's worth of messages that the peer has not accepted.
@@ -42,6 +51,19 @@ pub(crate) struct Ledger {
     oldest: u64,
     /// Absent where the outcome is known and an older one's is not.
     tickets: VecDeque<Option<Ticket>>,
+    /// When messages were booked: a time, and the number after the last of those that share it.
+    booked: VecDeque<(Instant, u64)>,
+    /// The version of the last receipt.
+    heard: u64,
+}
+
+/// What a receipt tells.
+#[derive(Default)]
+pub(crate) struct News {
+    /// What is settled, and whether a handler was called with it.
+    pub(crate) settled: Vec<(Debt, bool)>,
+    /// What the peer could not read.
+    pub(crate) unread: Vec<Ticket>,
 }
 
 /// How a message ended that was still open at the end of its session.
@@ -71,6 +93,16 @@ impl Ledger {
         self.open == 0
     }
 
+    /// The version of the last receipt.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Since when the oldest messages wait for their outcome, at least.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.booked.front().map(|(at, _)| *at)
+    }
+
     /// Frames on their way.
     pub(crate) fn on_their_way(&self) -> usize {
         self.sent
@@ -82,18 +114,27 @@ impl Ledger {
     }
 
     /// The oldest flight that has to be sent; it is on its way from now on.
-    pub(crate) fn launch(&mut self) -> Option<&Flight> {
-        let flight = self.flights.get_mut(self.sent)?;
-        self.sent += 1;
-        flight.tried = true;
-        Some(flight)
+    pub(crate) fn launch(&mut self) {
+        if let Some(flight) = self.flights.get_mut(self.sent) {
+            self.sent += 1;
+            flight.tried = true;
+        }
     }
 
-    /// Numbers messages and keeps them; `sent` if they have been handed to the transport.
-    pub(crate) fn book(&mut self, messages: Vec<(Bytes, Ticket)>, size: usize, sent: bool) {
+    /// The flight that was launched last.
+    pub(crate) fn launched(&self) -> Option<&Flight> {
+        self.flights.get(self.sent.checked_sub(1)?)
+    }
+
+    /// Numbers messages and keeps them; `since` is when the first was taken, `sent` if they have been handed to the transport.
+    pub(crate) fn book(&mut self, messages: Vec<(Bytes, Ticket)>, size: usize, sent: bool, since: Instant) {
         let (bodies, tickets): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
         let flight = Flight { first: self.next, size, tried: sent, bodies };
         self.next += flight.bodies.len() as u64;
+        match self.booked.back_mut() {
+            Some((first, next)) if since < *first + GRAIN => *next = self.next,
+            _ => self.booked.push_back((since, self.next)),
+        }
         self.flights.push_back(flight);
         self.sent += usize::from(sent);
         self.open += tickets.len();
@@ -115,11 +156,20 @@ impl Ledger {
     }
 
     /// Takes in what the peer says it has, and what of that is settled. Answers with the bytes that are free now.
-    pub(crate) fn receive(&mut self, receipt: &Receipt, settled: &mut Vec<Debt>) -> usize {
+    pub(crate) fn receive(&mut self, receipt: &Receipt, news: &mut News) -> usize {
         let freed = self.accept(receipt.accepted);
-        self.settle(0, receipt.settled, settled);
-        for &(from, upto) in &receipt.beyond {
-            self.settle(from, upto, settled);
+        self.heard = self.heard.max(receipt.version);
+        for failed in &receipt.failed {
+            match failed.how {
+                How::Reported => {
+                    self.settle(failed.from, failed.upto, |ticket| news.settled.push((ticket.debt, false)));
+                }
+                How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.push(ticket)),
+            }
+        }
+        let ranges = receipt.beyond.iter().copied();
+        for (from, upto) in std::iter::once((0, receipt.settled)).chain(ranges) {
+            self.settle(from, upto, |ticket| news.settled.push((ticket.debt, true)));
         }
         self.trim();
         freed
@@ -135,18 +185,39 @@ impl Ledger {
     }
 
     /// Numbers that are settled already, and beyond the last, are a forger's or a repetition.
-    fn settle(&mut self, from: u64, upto: u64, settled: &mut Vec<Debt>) {
-        let before = settled.len();
+    fn settle(&mut self, from: u64, upto: u64, mut settled: impl FnMut(Ticket)) {
+        let mut count = 0;
+        let mut settled = |ticket: Ticket| {
+            count += 1;
+            settled(ticket);
+        };
         while let Some((&number, _)) = self.held.range(from..upto.max(from)).next() {
-            settled.extend(self.held.remove(&number).map(|ticket| ticket.debt));
+            if let Some(ticket) = self.held.remove(&number) {
+                settled(ticket);
+            }
         }
         let index = |number: u64| {
             usize::try_from(number.saturating_sub(self.oldest)).unwrap_or(usize::MAX).min(self.tickets.len())
         };
         let range = index(from)..index(upto).max(index(from));
-        let known = self.tickets.range_mut(range).filter_map(Option::take);
-        settled.extend(known.map(|ticket| ticket.debt));
-        self.open -= settled.len() - before;
+        self.tickets.range_mut(range).filter_map(Option::take).for_each(settled);
+        self.open -= count;
+    }
+
+    /// The messages that have waited for their outcome since `since` or longer, once each; none of those that came from elsewhere. They stay, to be settled.
+    pub(crate) fn overdue(&mut self, since: Instant) -> Vec<Envelope> {
+        let mut upto = 0;
+        while let Some((_, number)) = self.booked.pop_front_if(|(at, _)| *at <= since) {
+            upto = number;
+        }
+        let recent = (self.oldest..upto).zip(self.tickets.iter_mut()).filter_map(|(_, ticket)| ticket.as_mut());
+        let held = self.held.range_mut(..upto).map(|(_, ticket)| ticket);
+        let due = held.chain(recent).filter(|ticket| !ticket.told && !ticket.debt.is_elsewhere());
+        due.map(|ticket| {
+            ticket.told = true;
+            ticket.head.as_ref().clone()
+        })
+        .collect()
     }
 
     /// Settles the message of a connection that was answered.
@@ -169,6 +240,9 @@ impl Ledger {
             let ticket = self.tickets.pop_front().flatten();
             self.held.extend(ticket.map(|ticket| (self.oldest, ticket)));
             self.oldest += 1;
+        }
+        if self.open == 0 {
+            self.booked.clear();
         }
     }
 
@@ -197,7 +271,7 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::addr::Addr;
-    use crate::wire::Encoded;
+    use crate::wire::{Encoded, Failed};
 
     fn message() -> (Bytes, Ticket) {
         let head = Envelope {
@@ -209,37 +283,76 @@ mod tests {
             contents: Encoded::null(),
             meta: Encoded::null(),
         };
-        (Bytes::from_static(b"body"), Ticket { head: Box::new(head), debt: None })
+        (Bytes::from_static(b"body"), Ticket { head: Box::new(head), debt: Debt::NONE, place: None, told: false })
+    }
+
+    fn book(ledger: &mut Ledger, count: usize, sent: bool) {
+        let messages = std::iter::repeat_with(message).take(count).collect();
+        ledger.book(messages, 10 * count, sent, Instant::now());
     }
 
     fn receipt(accepted: u64, settled: u64, beyond: &[(u64, u64)]) -> Receipt {
-        Receipt { session: 1, accepted, settled, beyond: beyond.to_vec() }
+        Receipt { session: 1, version: 1, accepted, settled, beyond: beyond.to_vec(), failed: Vec::new() }
+    }
+
+    #[test]
+    fn what_had_no_handler_is_told_apart_and_what_was_not_read_comes_back() {
+        let mut ledger = Ledger::default();
+        book(&mut ledger, 5, true);
+        let failed =
+            vec![Failed { from: 1, upto: 2, how: How::Reported }, Failed { from: 3, upto: 4, how: How::Unread }];
+        let told = Receipt { failed, ..receipt(5, 5, &[]) };
+        let mut news = News::default();
+        ledger.receive(&told, &mut news);
+        assert_eq!(news.settled.iter().filter(|(_, handled)| *handled).count(), 3);
+        assert_eq!((news.settled.len(), news.unread.len(), ledger.heard()), (4, 1, 1));
+        assert!(ledger.is_settled());
+    }
+
+    #[test]
+    fn what_has_no_outcome_in_time_is_told_once_and_settled_later() {
+        let mut ledger = Ledger::default();
+        let began = Instant::now();
+        let (late, later) = (began + GRAIN, began + GRAIN * 2);
+        ledger.book(vec![message(), message()], 20, true, began);
+        ledger.book(vec![message()], 10, true, late);
+        ledger.receive(&receipt(3, 1, &[]), &mut News::default());
+        assert_eq!(ledger.oldest(), Some(began));
+        assert_eq!(ledger.overdue(began).len(), 1);
+        assert_eq!(ledger.overdue(began).len(), 0);
+        assert_eq!(ledger.overdue(later).len(), 1);
+        assert_eq!((ledger.open(), ledger.oldest()), (2, None));
+        let mut news = News::default();
+        ledger.receive(&receipt(3, 3, &[]), &mut news);
+        assert_eq!(news.settled.len(), 2);
     }
 
     #[test]
     fn accepted_flights_are_let_go_and_tickets_stay_until_they_are_settled() {
         let mut ledger = Ledger::default();
-        ledger.book(vec![message(), message()], 20, true);
-        ledger.book(vec![message()], 10, true);
-        let mut settled = Vec::new();
-        assert_eq!(ledger.receive(&receipt(2, 0, &[]), &mut settled), 20);
-        assert_eq!((settled.len(), ledger.open(), ledger.on_their_way()), (0, 3, 1));
-        assert_eq!(ledger.receive(&receipt(3, 0, &[(1, 2)]), &mut settled), 10);
+        book(&mut ledger, 2, true);
+        book(&mut ledger, 1, true);
+        let mut news = News::default();
+        assert_eq!(ledger.receive(&receipt(2, 0, &[]), &mut news), 20);
+        assert_eq!((news.settled.len(), ledger.open(), ledger.on_their_way()), (0, 3, 1));
+        assert_eq!(ledger.receive(&receipt(3, 0, &[(1, 2)]), &mut news), 10);
         assert!(ledger.is_accepted());
-        assert_eq!((settled.len(), ledger.open()), (1, 2));
-        ledger.receive(&receipt(3, 3, &[]), &mut settled);
+        assert_eq!((news.settled.len(), ledger.open()), (1, 2));
+        ledger.receive(&receipt(3, 3, &[]), &mut news);
         assert!(ledger.is_settled());
-        assert_eq!(settled.len(), 3);
+        assert_eq!(news.settled.len(), 3);
     }
 
     #[test]
     fn a_recalled_flight_goes_again_and_one_never_sent_is_told_apart() {
         let mut ledger = Ledger::default();
-        ledger.book(vec![message()], 10, false);
-        ledger.book(vec![message()], 10, false);
-        assert_eq!(ledger.launch().map(|flight| flight.first), Some(0));
+        book(&mut ledger, 1, false);
+        book(&mut ledger, 1, false);
+        ledger.launch();
+        assert_eq!(ledger.launched().map(|flight| flight.first), Some(0));
         ledger.recall();
-        assert_eq!(ledger.launch().map(|flight| flight.first), Some(0));
+        ledger.launch();
+        assert_eq!(ledger.launched().map(|flight| flight.first), Some(0));
         let (open, freed) = ledger.end();
         assert_eq!(freed, 20);
         assert_eq!(open.iter().map(|open| open.tried).collect::<Vec<_>>(), [true, false]);
@@ -249,17 +362,17 @@ mod tests {
     #[test]
     fn messages_that_are_held_keep_no_room_from_others() {
         let mut ledger = Ledger::default();
-        ledger.book(vec![message(), message()], 20, true);
-        let mut settled = Vec::new();
+        book(&mut ledger, 2, true);
+        let mut news = News::default();
         for number in 2..100_000 {
-            ledger.book(vec![message()], 10, true);
-            ledger.receive(&receipt(number + 1, 0, &[(2, number + 1)]), &mut settled);
+            book(&mut ledger, 1, true);
+            ledger.receive(&receipt(number + 1, 0, &[(2, number + 1)]), &mut news);
             assert_eq!(ledger.open(), 2);
         }
         assert!(ledger.tickets.len() <= GAPS + 4, "{}", ledger.tickets.len());
-        assert_eq!(settled.len(), 100_000 - 2);
-        ledger.receive(&receipt(100_000, 1, &[(2, 100_000)]), &mut settled);
-        assert_eq!((settled.len(), ledger.open()), (100_000 - 1, 1));
+        assert_eq!(news.settled.len(), 100_000 - 2);
+        ledger.receive(&receipt(100_000, 1, &[(2, 100_000)]), &mut news);
+        assert_eq!((news.settled.len(), ledger.open()), (100_000 - 1, 1));
         assert_eq!(ledger.end().0.len(), 1);
         assert!(ledger.is_settled());
     }
@@ -267,11 +380,11 @@ mod tests {
     #[test]
     fn a_receipt_for_what_never_was_harms_nobody() {
         let mut ledger = Ledger::default();
-        ledger.book(vec![message()], 10, true);
-        let mut settled = Vec::new();
+        book(&mut ledger, 1, true);
+        let mut news = News::default();
         let wild = receipt(u64::MAX, u64::MAX, &[(5, 2), (u64::MAX, 0), (0, u64::MAX)]);
-        assert_eq!(ledger.receive(&wild, &mut settled), 10);
-        assert_eq!(settled.len(), 1);
-        assert_eq!(ledger.receive(&wild, &mut settled), 0);
+        assert_eq!(ledger.receive(&wild, &mut news), 10);
+        assert_eq!(news.settled.len(), 1);
+        assert_eq!(ledger.receive(&wild, &mut news), 0);
     }
 }

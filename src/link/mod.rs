@@ -4,7 +4,7 @@
 //! frame and readable by Python, flow as soon as a pipe is open. Once the peer has proved to be a Rust router (see [`hello`]) the link sends
 //! frames of many messages. Messages to a peer that is, or may be, a Rust router are numbered from 0 in the link's session ([`ledger`]) and kept until the peer has accepted
 //! them: after a lost pipe what was not is sent again, and the other side drops what it has ([`inflow`]). What is settled with a message is
-//! remembered until the peer says that its handler was called or its sender told why not. A peer that came back as another incarnation, that is silent for
+//! remembered until the peer says that its handler was called or its sender told why not; where that takes too long its sender is told so. A peer that came back as another incarnation, that is silent for
 //! too long, or that nobody can reach, is gone, and everything that was open is reported.
 //!
 //! # Not promised
@@ -15,7 +15,7 @@ pub(crate) mod hello;
 pub(crate) mod inflow;
 pub(crate) mod ledger;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::addr::{Endpoint, Scheme};
+use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::msg::Debt;
 use crate::transport::{DialError, PipeId};
-use crate::wire::{self, Encoded, Envelope, FrameKind, Profile, Receipt};
+use crate::wire::{self, Encoded, Envelope, FrameKind, Mood, Profile, Receipt};
 use hello::{Greeting, Hello, VERSION};
 use inflow::Inflow;
-use ledger::{Ledger, Ticket};
+use ledger::{Ledger, News, Ticket};
 
 /// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
 const FRAME: usize = 64 << 10;
@@ -59,6 +59,9 @@ const ENVELOPE: usize = 256;
 /// is. A larger message waits for the peer's hello: sent before, it could end its pipe, again and again.
 const UNANNOUNCED: usize = 1 << 20;
 
+/// A place among the messages to one destination, which counts for as long as it is kept.
+pub(crate) type Place = Arc<()>;
+
 /// What the owner of a link has to do, in this order.
 #[derive(Debug)]
 pub(crate) enum Act {
@@ -72,8 +75,10 @@ pub(crate) enum Act {
     Abandon,
     /// Tell the sender of a message that it was not delivered.
     Lost(Ticket, Reason),
-    /// The outcome of a message is known where it was handled.
-    Settled(Debt),
+    /// A message has come to its end where it went: whether a handler was called with it. If not, its sender is told in a report from there.
+    Settled(Debt, bool),
+    /// Tell the sender of a message that its outcome was not known in time.
+    Overdue(Box<Envelope>),
     /// The peer is a Rust router of this incarnation, and reachable.
     Up(u64),
     /// The peer has not said that it is a Rust router: it is taken for a Python one.
@@ -88,8 +93,14 @@ pub(crate) struct Me {
     pub(crate) incarnation: u64,
     /// Bytes of the largest message taken here.
     pub(crate) message: usize,
+    /// Messages that a mailbox holds here.
+    pub(crate) mailbox: usize,
     /// Bytes that may wait or be unacknowledged.
     pub(crate) window: usize,
+    /// Messages to one destination whose outcome may be unknown.
+    pub(crate) ahead: usize,
+    /// How long the outcome of a message is waited for.
+    pub(crate) outcome: Duration,
     /// How long contents that Python cannot read wait for the peer's hello.
     pub(crate) introduction: Duration,
 }
@@ -129,13 +140,23 @@ pub(crate) struct Link {
     tokens: u64,
     session: u64,
     queue: VecDeque<Queued>,
+    /// By destination, as seen from the peer.
+    places: HashMap<Addr, Place>,
     ledger: Ledger,
     held: usize,
     /// Sessions of the peer about which there is news to tell.
     owed: BTreeMap<u64, Arc<Mutex<Inflow>>>,
+    /// Those of whose messages without handler the peer has been told, and has not said that it has heard.
+    told: BTreeMap<u64, Arc<Mutex<Inflow>>>,
     ack_due: Option<Instant>,
     ack_bytes: usize,
     orphaned: Option<Instant>,
+    /// This router shuts down.
+    closing: bool,
+    /// What the peer's frames say.
+    mood: Mood,
+    /// The peer has to be told something at once.
+    urgent: bool,
     /// The peer said hello while it was being dialed: should that fail, it was its predecessor that did not answer.
     dial_again: bool,
     /// When the peer was last heard, spoken to, and its silence looked at.
@@ -155,8 +176,8 @@ struct Open {
     token: u64,
     since: Instant,
     busy: bool,
-    /// Hellos, which go before everything else.
-    control: VecDeque<Bytes>,
+    /// A hello, which goes before everything else.
+    hello: Option<Bytes>,
     paced: Option<Instant>,
 }
 
@@ -168,6 +189,7 @@ enum Peer {
     Rust {
         incarnation: u64,
         limit: usize,
+        mailbox: usize,
         proven: bool,
     },
 }
@@ -175,6 +197,8 @@ enum Peer {
 struct Queued {
     envelope: Envelope,
     debt: Debt,
+    place: Option<Place>,
+    since: Instant,
     size: usize,
     /// Why it cannot go to a Python router; not asked where the peer is known.
     rust_only: Option<Reason>,
@@ -194,12 +218,17 @@ impl Link {
             tokens: seed,
             session: scramble(seed),
             queue: VecDeque::new(),
+            places: HashMap::new(),
             ledger: Ledger::default(),
             held: 0,
             owed: BTreeMap::new(),
+            told: BTreeMap::new(),
             ack_due: None,
             ack_bytes: 0,
             orphaned: None,
+            closing: false,
+            mood: Mood::default(),
+            urgent: false,
             dial_again: false,
             heard: now,
             spoken: now,
@@ -239,7 +268,19 @@ impl Link {
         !owes
             && self.queue.is_empty()
             && self.ledger.is_accepted()
-            && !matches!(&self.pipe, Pipe::Open(open) if !open.control.is_empty())
+            && !matches!(&self.pipe, Pipe::Open(open) if open.hello.is_some())
+    }
+
+    /// This router shuts down: the peer is told, so that it sends nothing more and says when it has.
+    pub(crate) fn close_down(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        self.closing = true;
+        self.urgent = true;
+        self.pump(now, acts);
+    }
+
+    /// All that the peer has sent to this router, which shuts down, has come.
+    pub(crate) fn is_hushed(&self) -> bool {
+        self.mood.hushed || self.may_be_python() || !matches!(self.pipe, Pipe::Open(_))
     }
 
     /// Nothing is kept, and no pipe leads there.
@@ -271,13 +312,21 @@ impl Link {
         if let Err((reason, full)) = self.admit(size, envelope.reply_to.is_some()) {
             return Err(NotTaken { debt, reason, full });
         }
+        if self.mood.closing && envelope.reply_to.is_none() {
+            return Err(NotTaken { debt, reason: Reason::ShuttingDown, full: false });
+        }
         let rust_only = if self.may_be_python() { self.barrier(&envelope) } else { None };
         if let (Peer::Python, Some(reason)) = (self.peer, &rust_only) {
             let reason = reason.clone();
             return Err(NotTaken { debt, reason, full: false });
         }
+        let counts = envelope.reply_to.is_none() && !debt.is_elsewhere();
+        let place = if counts { self.place(&envelope.to) } else { None };
+        if counts && place.is_none() {
+            return Err(NotTaken { debt, reason: Reason::MailboxFull, full: true });
+        }
         self.held += size;
-        self.queue.push_back(Queued { envelope, debt, size, rust_only });
+        self.queue.push_back(Queued { envelope, debt, place, since: now, size, rust_only });
         self.connect(now, acts);
         self.pump(now, acts);
         Ok(())
@@ -307,14 +356,7 @@ impl Link {
         self.tokens = scramble(self.tokens);
         self.orphaned = None;
         let speaks_first = !way.accepted || self.incarnation().is_some();
-        self.pipe = Pipe::Open(Open {
-            way,
-            token: self.tokens,
-            since: now,
-            busy: false,
-            control: VecDeque::new(),
-            paced: None,
-        });
+        self.pipe = Pipe::Open(Open { way, token: self.tokens, since: now, busy: false, hello: None, paced: None });
         if speaks_first {
             self.say_hello();
         }
@@ -395,9 +437,18 @@ impl Link {
         self.pump(now, acts);
     }
 
-    /// A frame came from the peer.
-    pub(crate) fn heard(&mut self, now: Instant) {
+    /// A frame came from the peer. One that shuts down is sent nothing more, but for answers.
+    pub(crate) fn heard(&mut self, mood: Mood, now: Instant, acts: &mut Vec<Act>) {
         self.heard = now;
+        let news = mood.closing && !self.mood.closing;
+        self.mood = mood;
+        if news {
+            let (kept, refused) = mem::take(&mut self.queue).into_iter().partition(Queued::is_answer);
+            self.queue = kept;
+            self.refuse(refused, |_| Reason::ShuttingDown, acts);
+            self.urgent = true;
+            self.pump(now, acts);
+        }
     }
 
     /// The transport has room for the next frame.
@@ -419,7 +470,7 @@ impl Link {
                 }
             }
             FrameKind::Message => match wire::read_message(frame, Profile::Rust) {
-                Ok(envelope) if hello::read(&envelope).is_none() => self.bounced_plain(envelope),
+                Ok(envelope) if hello::read(&envelope).is_none() => self.bounced_plain(envelope, now),
                 _ => {}
             },
         }
@@ -431,16 +482,22 @@ impl Link {
 
     /// The peer says what has come of this session, and what is settled.
     pub(crate) fn receipt(&mut self, receipt: &Receipt, now: Instant, acts: &mut Vec<Act>) {
-        let mut settled = Vec::new();
-        self.held -= self.ledger.receive(receipt, &mut settled);
-        acts.extend(settled.into_iter().filter(Option::is_some).map(Act::Settled));
+        let mut news = News::default();
+        self.held -= self.ledger.receive(receipt, &mut news);
+        if !receipt.failed.is_empty() {
+            // The peer keeps them until it knows that they were heard of.
+            self.ack_due.get_or_insert(now + ACK_DELAY);
+        }
+        let unread = |ticket| Act::Lost(ticket, Reason::NotEncodable("the other router could not read it".into()));
+        acts.extend(news.unread.into_iter().map(unread));
+        acts.extend(news.settled.into_iter().map(|(debt, handled)| Act::Settled(debt, handled)));
         self.pump(now, acts);
     }
 
     /// The peer answered a message, and so has handled it: one that may be Python says so in no other way.
     pub(crate) fn answered(&mut self, connection: Option<u64>, id: i64, acts: &mut Vec<Act>) {
         if self.may_be_python() {
-            acts.extend(self.ledger.answered(connection, id).map(Act::Settled));
+            acts.extend(self.ledger.answered(connection, id).map(|debt| Act::Settled(debt, true)));
         }
     }
 
@@ -468,19 +525,22 @@ impl Link {
             self.give_up(Reason::PeerLost, acts);
         }
         self.look(now, acts);
+        self.expire(now, acts);
         self.pump(now, acts);
     }
 
     /// When `tick` has something to do, if nothing else happens before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let Pipe::Open(open) = &self.pipe else { return self.orphaned };
+        let oldest = [self.queue.front().map(|queued| queued.since), self.ledger.oldest()].into_iter().flatten().min();
+        let expiry = oldest.map(|since| since + self.me.outcome);
+        let Pipe::Open(open) = &self.pipe else { return [self.orphaned, expiry].into_iter().flatten().min() };
         let framed = !self.may_be_python();
         let judgement = self.judgement().filter(|_| !open.busy);
         let ack = self.ack_due.filter(|_| framed && !open.busy);
         let paced = open.paced.filter(|_| !framed && !self.queue.is_empty());
         let heartbeat = framed.then(|| self.spoken + HEARTBEAT).filter(|_| !open.busy);
         let look = framed.then(|| (self.looked + HEARTBEAT).min(self.heard + DEAD));
-        [judgement, ack, paced, heartbeat, look].into_iter().flatten().min()
+        [judgement, ack, paced, heartbeat, look, expiry].into_iter().flatten().min()
     }
 
     /// Gives the peer up: reports everything that waits, and lets go of its pipe.
@@ -494,11 +554,10 @@ impl Link {
             acts.push(Act::Abandon);
         }
         self.restart(&reason, acts);
-        for Queued { envelope, debt, .. } in self.queue.drain(..) {
-            acts.push(Act::Lost(ticket(envelope, debt), reason.clone()));
-        }
+        acts.extend(self.queue.drain(..).map(|queued| Act::Lost(queued.ticket(), reason.clone())));
         self.held = 0;
         self.peer = Peer::Unknown;
+        self.mood = Mood::default();
         self.echo = None;
         // Whoever waits for an answer after all these reports sent its request: a refused dial does not tell what became of it.
         let reason = if reason == Reason::ShuttingDown { reason } else { Reason::PeerLost };
@@ -525,6 +584,21 @@ impl Link {
             return Err((Reason::MailboxFull, true));
         }
         Ok(())
+    }
+
+    /// A place for one more message to `to`, if there are not as many on their way as may be: an agent that is slower than its senders makes them wait, and nobody else.
+    fn place(&mut self, to: &Addr) -> Option<Place> {
+        let ahead = match self.peer {
+            Peer::Rust { mailbox, .. } => self.me.ahead.min(mailbox / 2).max(1),
+            Peer::Unknown | Peer::Python => self.me.ahead,
+        };
+        let beyond = |endpoint: &Option<Endpoint>| endpoint.clone().filter(|endpoint| *endpoint != self.name);
+        let to = Addr { net: beyond(&to.net), machine: beyond(&to.machine), connection: to.connection };
+        if self.places.len() == self.places.capacity() {
+            self.places.retain(|_, place| Arc::strong_count(place) > 1);
+        }
+        let place = self.places.entry(to).or_default();
+        (Arc::strong_count(place) <= ahead).then(|| place.clone())
     }
 
     /// Why a message cannot go to a Python router, if so.
@@ -554,16 +628,17 @@ impl Link {
     /// Takes note of who the peer is. Another incarnation is another peer: what the last one did not acknowledge is lost.
     fn meet(&mut self, hello: &Hello, acts: &mut Vec<Act>) {
         let limit = usize::try_from(hello.limit).unwrap_or(usize::MAX);
+        let mailbox = usize::try_from(hello.mailbox).unwrap_or(usize::MAX);
+        let met = Peer::Rust { incarnation: hello.incarnation, limit, mailbox, proven: false };
         match self.peer {
             Peer::Rust { incarnation, .. } if incarnation == hello.incarnation => {}
             Peer::Rust { .. } => {
                 self.restart(&Reason::PeerLost, acts);
-                self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false };
+                self.peer = met;
+                self.mood = Mood::default();
                 acts.push(Act::Gone(Reason::PeerLost));
             }
-            Peer::Unknown | Peer::Python => {
-                self.peer = Peer::Rust { incarnation: hello.incarnation, limit, proven: false }
-            }
+            Peer::Unknown | Peer::Python => self.peer = met,
         }
         self.lose_too_large(limit, acts);
     }
@@ -573,10 +648,15 @@ impl Link {
         let (lost, kept): (VecDeque<_>, _) =
             mem::take(&mut self.queue).into_iter().partition(|queued| queued.size > limit);
         self.queue = kept;
-        for Queued { envelope, debt, size, .. } in lost {
-            self.held -= size;
-            let reason = Reason::TooLarge { size: size as u64, limit: limit as u64 };
-            acts.push(Act::Lost(ticket(envelope, debt), reason));
+        self.refuse(lost, |queued| Reason::TooLarge { size: queued.size as u64, limit: limit as u64 }, acts);
+    }
+
+    /// Reports what was taken and is not sent after all.
+    fn refuse(&mut self, queue: VecDeque<Queued>, reason: impl Fn(&Queued) -> Reason, acts: &mut Vec<Act>) {
+        for queued in queue {
+            self.held -= queued.size;
+            let reason = reason(&queued);
+            acts.push(Act::Lost(queued.ticket(), reason));
         }
     }
 
@@ -603,7 +683,7 @@ impl Link {
         let (open, freed) = self.ledger.end();
         self.held -= freed;
         self.session = scramble(self.session);
-        acts.extend(open.into_iter().map(|open| Act::Settled(open.ticket.debt)));
+        acts.extend(open.into_iter().map(|open| Act::Settled(open.ticket.debt, false)));
         acts.push(Act::Python);
     }
 
@@ -623,7 +703,22 @@ impl Link {
         }
     }
 
+    /// Tells the senders of what has waited for too long: what was never sent is given up, what was is still waited for.
+    fn expire(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        let Some(since) = now.checked_sub(self.me.outcome) else { return };
+        while let Some(queued) = self.queue.pop_front_if(|queued| queued.since <= since) {
+            self.held -= queued.size;
+            acts.push(Act::Lost(queued.ticket(), Reason::Expired));
+        }
+        acts.extend(self.ledger.overdue(since).into_iter().map(|head| Act::Overdue(Box::new(head))));
+    }
+
+    /// The pipe is lost, and with it perhaps what was told on it.
     fn doubt(&mut self) {
+        for (session, inflow) in mem::take(&mut self.told) {
+            inflow.lock().tell_again();
+            self.owed.insert(session, inflow);
+        }
         if let Peer::Rust { proven, .. } = &mut self.peer {
             *proven = false;
         }
@@ -635,22 +730,28 @@ impl Link {
         self.held -= freed;
         acts.extend(open.into_iter().map(|open| {
             let reason = if open.tried { &Reason::PeerLost } else { unsent };
-            Act::Lost(open.ticket, reason.clone())
+            if open.ticket.told {
+                Act::Settled(open.ticket.debt, false)
+            } else {
+                Act::Lost(open.ticket, reason.clone())
+            }
         }));
         self.session = scramble(self.session);
+        self.doubt();
         self.owed.clear();
         self.ack_due = None;
     }
 
     /// A message that travelled alone came back: a numbered one is still kept, another waits again.
-    fn bounced_plain(&mut self, mut envelope: Envelope) {
+    fn bounced_plain(&mut self, mut envelope: Envelope, now: Instant) {
         match wire::take_mark(&mut envelope.meta) {
             Some([_, session, number]) if session == self.session => self.ledger.bounced(number),
             Some(_) => {}
             None => {
                 let size = size_of(&envelope);
                 self.held += size;
-                self.queue.push_front(Queued { envelope, debt: None, size, rust_only: None });
+                let (debt, since) = (Debt::NONE, now);
+                self.queue.push_front(Queued { envelope, debt, place: None, since, size, rust_only: None });
             }
         }
     }
@@ -661,13 +762,15 @@ impl Link {
             version: VERSION,
             incarnation: self.me.incarnation,
             limit: self.me.message as u64,
+            mailbox: self.me.mailbox as u64,
             at: open.way.listens.then(|| open.way.claimed.clone()),
             token: open.token,
             echo: self.echo,
         };
         let mut frame = Vec::new();
         wire::write_message(&hello::write(&hello, &open.way.claimed, &self.name), &mut frame);
-        open.control.push_back(frame.into());
+        // One that still waits says less.
+        open.hello = Some(frame.into());
     }
 
     /// Hands the next frame to the transport, if there is one and it has room.
@@ -677,7 +780,7 @@ impl Link {
             return;
         }
         let pipe = open.way.pipe;
-        let frame = match open.control.pop_front() {
+        let frame = match open.hello.take() {
             Some(hello) => Some(hello),
             None if self.may_be_python() => self.next_plain(now, acts),
             None => self.next_frame(now),
@@ -697,13 +800,14 @@ impl Link {
         if self.ledger.has_unsent() || open.paced.is_some_and(|until| now < until) {
             return None;
         }
-        while let Some(queued) = self.queue.pop_front() {
-            match queued.rust_only {
+        while let Some(mut queued) = self.queue.pop_front() {
+            match queued.rust_only.take() {
                 Some(reason) if self.peer == Peer::Python => {
                     self.held -= queued.size;
-                    acts.push(Act::Lost(ticket(queued.envelope, queued.debt), reason));
+                    acts.push(Act::Lost(queued.ticket(), reason));
                 }
-                Some(_) => {
+                Some(reason) => {
+                    queued.rust_only = Some(reason);
                     self.queue.push_front(queued);
                     return None;
                 }
@@ -721,17 +825,17 @@ impl Link {
     }
 
     /// The frame of one message; numbered and kept, if its peer may yet turn out to be a Rust router.
-    fn send_plain(&mut self, Queued { envelope, debt, size, .. }: Queued, acts: &mut Vec<Act>) -> Bytes {
+    fn send_plain(&mut self, queued: Queued, acts: &mut Vec<Act>) -> Bytes {
         let Pipe::Open(Open { way, .. }) = &self.pipe else { return Bytes::new() };
-        let mut marked = envelope.clone();
+        let (mut marked, size, since) = (queued.envelope.clone(), queued.size, queued.since);
         let kept = self.peer != Peer::Python
             && wire::mark(&mut marked.meta, [self.me.incarnation, self.session, self.ledger.next()]).is_ok();
         if kept {
-            let body = (framed(&envelope, way), ticket(envelope, debt));
-            self.ledger.book(vec![body], size, true);
+            let body = (framed(&queued.envelope, way), queued.ticket());
+            self.ledger.book(vec![body], size, true, since);
         } else {
             self.held -= size;
-            acts.push(Act::Settled(debt));
+            acts.push(Act::Settled(queued.debt, false));
         }
         plain(marked, way.net.as_ref())
     }
@@ -744,44 +848,68 @@ impl Link {
         }
         let loaded = may_send && self.ledger.has_unsent();
         let heartbeat = now >= self.spoken + HEARTBEAT;
-        if !loaded && !heartbeat && self.ack_due.is_none_or(|due| now < due) {
+        if !loaded && !heartbeat && !self.urgent && self.ack_due.is_none_or(|due| now < due) {
             return None;
         }
         self.spoken = now;
-        Some(self.frame(loaded))
+        Some(self.frame(loaded, now))
     }
 
     /// Moves messages from the queue into the next flight.
     fn load(&mut self) {
-        let Pipe::Open(open) = &self.pipe else { return };
-        let (mut messages, mut bytes) = (Vec::new(), 0);
+        let (Pipe::Open(open), Some(first)) = (&self.pipe, self.queue.front()) else { return };
+        let (mut messages, mut bytes, since) = (Vec::new(), 0, first.since);
         while let Some(queued) = self.queue.pop_front_if(|queued| messages.is_empty() || bytes + queued.size <= FRAME) {
             bytes += queued.size;
-            messages.push((framed(&queued.envelope, &open.way), ticket(queued.envelope, queued.debt)));
+            messages.push((framed(&queued.envelope, &open.way), queued.ticket()));
         }
-        self.ledger.book(messages, bytes, false);
+        self.ledger.book(messages, bytes, false, since);
     }
 
     /// The frame of the first unsent flight, or of receipts alone; one of neither is a heartbeat.
-    fn frame(&mut self, loaded: bool) -> Bytes {
+    fn frame(&mut self, loaded: bool, now: Instant) -> Bytes {
         let to = self.incarnation().unwrap_or_default();
-        let owed = mem::take(&mut self.owed);
-        let receipts = owed.into_iter().map(|(session, inflow)| inflow.lock().receipt(session)).collect();
-        self.ack_due = None;
+        self.told.retain(|_, inflow| inflow.lock().waits_for_word());
+        let mut receipts = Vec::with_capacity(self.owed.len());
+        self.owed.retain(|session, inflow| {
+            let mut filled = inflow.lock();
+            let receipt = filled.receipt(*session);
+            if !receipt.failed.is_empty() {
+                self.told.insert(*session, inflow.clone());
+            }
+            receipts.push(receipt);
+            filled.has_more()
+        });
+        self.ack_due = if self.owed.is_empty() { None } else { Some(now) };
         self.ack_bytes = 0;
+        self.urgent = false;
         let first = self.ledger.next();
-        let flight = if loaded { self.ledger.launch() } else { None };
+        let heard = self.ledger.heard();
+        if loaded {
+            self.ledger.launch();
+        }
+        // It is said when all has been sent but for answers, which alone are still taken.
+        let mood = Mood { closing: self.closing, hushed: self.mood.closing && !self.ledger.has_unsent() };
+        let flight = if loaded { self.ledger.launched() } else { None };
         let (first, bodies) = flight.map_or((first, &[][..]), |flight| (flight.first, flight.bodies.as_slice()));
-        let header = wire::Header { from: self.me.incarnation, to, session: self.session, first, receipts };
+        let (from, session) = (self.me.incarnation, self.session);
+        let header = wire::Header { from, to, session, heard, mood, first, receipts };
         wire::write_frame(&header, bodies)
     }
 }
 
-/// What is remembered of a message.
-fn ticket(mut envelope: Envelope, debt: Debt) -> Ticket {
-    envelope.contents = Encoded::null();
-    envelope.meta = Encoded::empty_struct();
-    Ticket { head: Box::new(envelope), debt }
+impl Queued {
+    fn is_answer(&self) -> bool {
+        self.envelope.reply_to.is_some()
+    }
+
+    /// What is remembered of a message.
+    fn ticket(self) -> Ticket {
+        let Self { mut envelope, debt, place, .. } = self;
+        envelope.contents = Encoded::null();
+        envelope.meta = Encoded::empty_struct();
+        Ticket { head: Box::new(envelope), debt, place, told: false }
+    }
 }
 
 /// A message as it stands in a frame: answers go to where this router listens.

@@ -17,9 +17,9 @@ use super::hello;
 use super::inflow::{Inflow, Verdict};
 use super::*;
 use crate::addr::Addr;
-use crate::msg::Owed;
+use crate::msg::Creditor;
 use crate::transport::{DialError, PipeId};
-use crate::wire::{self, FrameKind};
+use crate::wire::{self, FrameKind, How};
 
 /// Seeds that `cargo test` runs: about ten seconds without optimisation.
 const SEEDS: u64 = 200;
@@ -31,6 +31,8 @@ const REST: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 struct Fate {
     handled: u32,
+    /// It came to its end where it was received, without a handler.
+    failed: Option<How>,
     settled: u32,
     lost: Vec<Reason>,
     /// The incarnation that sent it.
@@ -41,15 +43,13 @@ struct Fate {
 
 type Fates = Rc<RefCell<Vec<Fate>>>;
 
-/// Dropped when the link says that a message is settled.
-#[derive(Debug)]
-struct Mark(Arc<Mutex<Vec<usize>>>, usize);
+/// Notes what the link says that has become of messages.
+#[derive(Default)]
+struct Marks(Mutex<Vec<(usize, bool)>>);
 
-impl Owed for Mark {}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        self.0.lock().push(self.1);
+impl Creditor for Marks {
+    fn settle(&self, number: u64, handled: bool) {
+        self.0.lock().push((usize::try_from(number).unwrap(), handled));
     }
 }
 
@@ -69,18 +69,19 @@ struct PipeState {
     lives: [u64; 2],
     open: bool,
     stalled: Instant,
-    /// When the last frame in each direction arrives: frames do not overtake.
+    /// When the last frame in each direction arrives, and those on their way to each end: frames do not overtake.
     arrives: [Instant; 2],
+    frames: [VecDeque<Bytes>; 2],
 }
 
 #[derive(Debug)]
 enum Happening {
     DialEnds(PipeId),
-    Frame(PipeId, usize, Bytes),
+    Frame(PipeId, usize),
     Sent(PipeId, usize),
     Closed(PipeId, usize),
     Tick(usize, usize),
-    Settle { node: usize, life: u64, sender: u64, session: u64, number: u64 },
+    Settle { node: usize, life: u64, sender: u64, session: u64, number: u64, failed: Option<How> },
     Push(usize, usize),
     Fault,
 }
@@ -98,7 +99,7 @@ struct World {
     /// When a link is looked at next.
     armed: BTreeMap<(usize, usize), Instant>,
     fates: Fates,
-    settled: Arc<Mutex<Vec<usize>>>,
+    settled: Arc<Marks>,
 }
 
 impl World {
@@ -184,12 +185,13 @@ impl World {
     /// What must hold after every event.
     fn look(&mut self) {
         let mut fates = self.fates.borrow_mut();
-        for number in self.settled.lock().drain(..) {
+        for (number, handled) in self.settled.0.lock().drain(..) {
             let fate = &mut fates[number];
             // A report and its debt come together: the report is what the sender was told.
             if fate.lost.is_empty() && !fate.orphan {
                 fate.settled += 1;
                 assert_eq!(fate.handled, 1, "message {number} was said to be settled: {fate:?}");
+                assert_eq!(fate.failed, (!handled).then_some(How::Reported), "message {number}: {fate:?}");
             }
             assert!(fate.settled as usize + fate.lost.len() <= 1, "message {number} has two outcomes: {fate:?}");
             assert!(fate.handled <= 1, "message {number} was handled twice: {fate:?}");
@@ -205,9 +207,9 @@ impl World {
                 self.armed.remove(&(node, peer));
                 self.with(node, peer, super::Link::tick);
             }
-            Happening::Settle { node, life, sender, session, number } => {
+            Happening::Settle { node, life, sender, session, number, failed } => {
                 if self.nodes[node].incarnation == life {
-                    self.settle(node, sender, session, number);
+                    self.settle(node, sender, session, number, failed);
                 }
             }
             Happening::Sent(pipe, end) => self.at_end(pipe, end, |world, node, peer| {
@@ -216,13 +218,13 @@ impl World {
             Happening::Closed(pipe, end) => self.at_end(pipe, end, |world, node, peer| {
                 world.with(node, peer, |link, now, acts| link.closed(pipe, now, acts));
             }),
-            Happening::Frame(pipe, end, frame) => {
-                let state = &self.pipes[&pipe];
+            Happening::Frame(pipe, end) => {
+                let state = self.pipes.get_mut(&pipe).unwrap();
                 let node = &self.nodes[state.ends[end]];
                 let (until, is_there) = (state.stalled.max(node.thaws), state.lives[end] == node.incarnation);
                 if is_there && until > self.now {
-                    self.at(until, Happening::Frame(pipe, end, frame));
-                } else if is_there && state.open {
+                    self.at(until, Happening::Frame(pipe, end));
+                } else if let Some(frame) = state.frames[end].pop_front().filter(|_| is_there && state.open) {
                     self.receive(pipe, end, &frame);
                 }
             }
@@ -250,7 +252,7 @@ impl World {
             contents: Encoded::null(),
             meta: Encoded::empty_struct(),
         };
-        let debt: Debt = Some(Box::new(Mark(self.settled.clone(), number)));
+        let debt = Debt::to(self.settled.clone(), number as u64);
         let fates = self.fates.clone();
         self.with(from, to, |link, now, acts| {
             if let Err(refused) = link.push(envelope, debt, now, acts) {
@@ -263,7 +265,15 @@ impl World {
         // Not a number of the world's own sequence: sessions go on from it in the same way.
         let (seed, now) = (self.rng.rotate_left(17) ^ self.count, self.now);
         let incarnation = self.nodes[node].incarnation;
-        let me = Me { incarnation, message: 1 << 20, window: 1 << 20, introduction: Duration::from_secs(100) };
+        let me = Me {
+            incarnation,
+            message: 1 << 20,
+            mailbox: 1 << 20,
+            window: 1 << 20,
+            ahead: 1 << 20,
+            outcome: Duration::from_secs(100),
+            introduction: Duration::from_secs(100),
+        };
         let link = self.nodes[node]
             .links
             .entry(peer)
@@ -300,18 +310,22 @@ impl World {
                 let number = usize::try_from(ticket.head.id.unwrap()).unwrap();
                 let mut fates = self.fates.borrow_mut();
                 let fate = &mut fates[number];
+                let unread = fate.failed == Some(How::Unread) && matches!(reason, Reason::NotEncodable(_));
                 assert!(
-                    fate.handled == 0 || reason == Reason::PeerLost,
+                    fate.handled == 0 || reason == Reason::PeerLost || unread,
                     "message {number} was handled, and told {reason}"
                 );
                 fate.lost.push(reason);
             }
-            Act::Settled(debt) => drop(debt),
+            Act::Settled(mut debt, true) => debt.handled(),
+            Act::Settled(debt, false) => drop(debt),
+            Act::Overdue(head) => panic!("there is time for {head:?}"),
             Act::Up(incarnation) => {
                 let inflows = self.nodes[node].inflows.iter().filter(|((sender, _), _)| *sender == incarnation);
                 for (session, inflow) in
                     inflows.map(|((_, session), inflow)| (*session, inflow.clone())).collect::<Vec<_>>()
                 {
+                    inflow.lock().tell_again();
                     self.with(node, peer, |link, now, acts| link.owe(session, inflow, 0, false, now, acts));
                 }
             }
@@ -324,7 +338,17 @@ impl World {
         let pipe = PipeId(self.count);
         let lives = [self.nodes[node].incarnation, self.nodes[peer].incarnation];
         let now = self.now;
-        self.pipes.insert(pipe, PipeState { ends: [node, peer], lives, open: false, stalled: now, arrives: [now; 2] });
+        self.pipes.insert(
+            pipe,
+            PipeState {
+                ends: [node, peer],
+                lives,
+                open: false,
+                stalled: now,
+                arrives: [now; 2],
+                frames: Default::default(),
+            },
+        );
         self.nodes[node].links.get_mut(&peer).unwrap().dialing(pipe);
         let after = Duration::from_micros(200) + self.within(Duration::from_millis(3));
         self.later(after, Happening::DialEnds(pipe));
@@ -356,7 +380,8 @@ impl World {
         }
         let arrives = (self.now + delay).max(state.arrives[end] + Duration::from_nanos(1));
         state.arrives[end] = arrives;
-        self.at(arrives, Happening::Frame(pipe, end, frame));
+        state.frames[end].push_back(frame);
+        self.at(arrives, Happening::Frame(pipe, end));
         self.at(arrives, Happening::Sent(pipe, 1 - end));
     }
 
@@ -393,6 +418,8 @@ impl World {
                     from: sender,
                     to: self.nodes[node].incarnation,
                     session,
+                    heard: 0,
+                    mood: Mood::default(),
                     first: number,
                     receipts: Vec::new(),
                 };
@@ -422,7 +449,7 @@ impl World {
             return self.close(pipe);
         };
         self.with(node, peer, |link, now, acts| {
-            link.heard(now);
+            link.heard(header.mood, now, acts);
             let session = link.session();
             for receipt in header.receipts.iter().filter(|receipt| receipt.session == session) {
                 link.receipt(receipt, now, acts);
@@ -435,6 +462,7 @@ impl World {
     fn numbered(&mut self, pipe: PipeId, node: usize, header: &wire::Header, envelopes: &[Envelope]) {
         let peer = self.nodes[node].known[&header.from];
         let inflow = self.nodes[node].inflows.entry((header.from, header.session)).or_default().clone();
+        inflow.lock().heard(header.heard);
         let verdict = inflow.lock().receive(header.first, envelopes.len());
         let Verdict::Take { skip } = verdict else { return self.close(pipe) };
         if envelopes.is_empty() {
@@ -444,20 +472,31 @@ impl World {
             let message = usize::try_from(envelope.id.unwrap()).unwrap();
             let last = self.nodes[node].last.insert(header.from, message);
             assert!(last.is_none_or(|last| last < message), "message {message} came after {last:?}");
-            self.fates.borrow_mut()[message].handled += 1;
+            let failed = match self.below(8) {
+                0 => Some(How::Reported),
+                1 => Some(How::Unread),
+                _ => None,
+            };
+            let mut fates = self.fates.borrow_mut();
+            fates[message].handled += 1;
+            fates[message].failed = failed;
+            drop(fates);
             let life = self.nodes[node].incarnation;
             let after = self.within(Duration::from_millis(30));
             let (sender, session) = (header.from, header.session);
-            self.later(after, Happening::Settle { node, life, sender, session, number });
+            self.later(after, Happening::Settle { node, life, sender, session, number, failed });
         }
         let session = header.session;
         self.with(node, peer, |link, now, acts| link.owe(session, inflow, 0, false, now, acts));
     }
 
-    /// A handler has returned.
-    fn settle(&mut self, node: usize, sender: u64, session: u64, number: u64) {
+    /// A handler has returned, or there was none.
+    fn settle(&mut self, node: usize, sender: u64, session: u64, number: u64, failed: Option<How>) {
         let inflow = self.nodes[node].inflows[&(sender, session)].clone();
-        let is_first_news = inflow.lock().settle(number);
+        let is_first_news = match failed {
+            None => inflow.lock().settle(number),
+            Some(how) => inflow.lock().fail(number, how),
+        };
         if let Some(&peer) = self.nodes[node].known.get(&sender).filter(|_| is_first_news) {
             self.with(node, peer, |link, now, acts| link.owe(session, inflow, 0, false, now, acts));
         }

@@ -23,7 +23,15 @@ struct Bench {
 
 impl Bench {
     fn new(dial: bool) -> Self {
-        let me = Me { incarnation: 1, message: 10_000, window: 50_000, introduction: Duration::from_millis(250) };
+        let me = Me {
+            incarnation: 1,
+            message: 10_000,
+            mailbox: 100,
+            window: 50_000,
+            ahead: 20,
+            outcome: Duration::from_mins(1),
+            introduction: Duration::from_millis(250),
+        };
         let now = Instant::now();
         let link = Link::new(me, PEER.into(), dial.then(|| PEER.into()), 42, now);
         Self { link, now, acts: Vec::new(), pipes: 0 }
@@ -46,16 +54,20 @@ impl Bench {
     }
 
     fn push_contents(&mut self, contents: Encoded) -> Result<(), NotTaken> {
+        self.push_to(3, contents)
+    }
+
+    fn push_to(&mut self, connection: u64, contents: Encoded) -> Result<(), NotTaken> {
         let envelope = Envelope {
             from: Addr::local(3),
-            to: Addr::at(PEER.into(), 3),
+            to: Addr::at(PEER.into(), connection),
             subject: SmolStr::new_static("EVENT"),
             id: Some(1),
             reply_to: None,
             contents,
             meta: Encoded::empty_struct(),
         };
-        self.link.push(envelope, None, self.now, &mut self.acts)
+        self.link.push(envelope, Debt::NONE, self.now, &mut self.acts)
     }
 
     fn open(&mut self, accepted: bool) -> PipeId {
@@ -78,7 +90,8 @@ impl Bench {
     }
 
     fn receipt(&mut self, accepted: u64, settled: u64) {
-        let receipt = Receipt { session: self.link.session(), accepted, settled, beyond: Vec::new() };
+        let session = self.link.session();
+        let receipt = Receipt { session, version: 1, accepted, settled, beyond: Vec::new(), failed: Vec::new() };
         self.link.receipt(&receipt, self.now, &mut self.acts);
     }
 
@@ -121,7 +134,8 @@ impl Bench {
 }
 
 fn hello(incarnation: u64) -> Hello {
-    Hello { version: VERSION, incarnation, limit: 20_000, at: Some(PEER.into()), token: 7, echo: None }
+    let at = Some(PEER.into());
+    Hello { version: VERSION, incarnation, limit: 20_000, mailbox: 30, at, token: 7, echo: None }
 }
 
 fn subjects(frames: &[Bytes]) -> Vec<String> {
@@ -227,6 +241,47 @@ fn the_window_is_a_bound_and_one_larger_message_travels_alone() {
     assert!(bench.push(9_000).is_ok());
     let refused = bench.push(30_000).unwrap_err();
     assert!(matches!(refused, NotTaken { reason: Reason::TooLarge { limit: 20_000, .. }, full: false, .. }));
+}
+
+#[test]
+fn messages_to_one_destination_leave_room_for_others_and_are_no_more_than_half_its_mailbox() {
+    let mut bench = Bench::introduced();
+    for _ in 0..15 {
+        bench.push_to(3, Encoded::null()).unwrap();
+    }
+    let refused = bench.push_to(3, Encoded::null()).unwrap_err();
+    assert!(refused.full && refused.reason == Reason::MailboxFull);
+    bench.push_to(4, Encoded::null()).unwrap();
+    bench.drain();
+    bench.receipt(16, 0);
+    assert!(bench.push_to(3, Encoded::null()).is_err(), "accepted is not settled");
+    bench.receipt(16, 1);
+    bench.acts.clear();
+    bench.push_to(3, Encoded::null()).unwrap();
+    assert!(bench.push_to(3, Encoded::null()).is_err());
+}
+
+#[test]
+fn what_has_no_outcome_in_time_is_told_once_and_what_was_never_sent_is_given_up() {
+    let mut bench = Bench::new(true);
+    bench.push(1).unwrap();
+    assert_eq!(bench.link.deadline(), Some(bench.now + Duration::from_mins(1)));
+    bench.after(Duration::from_mins(1));
+    assert_eq!(bench.lost(), [Reason::Expired]);
+
+    let mut bench = Bench::introduced();
+    bench.push(1).unwrap();
+    bench.drain();
+    for _ in 0..70 {
+        bench.receipt(1, 0);
+        bench.link.heard(Mood::default(), bench.now, &mut bench.acts);
+        bench.after(Duration::from_secs(1));
+        bench.drain();
+    }
+    let overdue = bench.acts.extract_if(.., |act| matches!(act, Act::Overdue(_))).count();
+    assert_eq!((overdue, bench.lost().len()), (1, 0));
+    bench.link.give_up(Reason::PeerLost, &mut bench.acts);
+    assert_eq!(bench.lost(), [], "it has been told");
 }
 
 #[test]
@@ -386,7 +441,7 @@ fn a_peer_that_answers_lives_and_one_that_froze_for_two_seconds_too() {
             bench.after(Duration::from_millis(100));
             bench.drain();
         }
-        bench.link.heard(bench.now);
+        bench.link.heard(Mood::default(), bench.now, &mut bench.acts);
     }
     assert!(!bench.acts.iter().any(|act| matches!(act, Act::Gone(_))));
 }

@@ -369,7 +369,7 @@ impl Handler<Shutdown> for RouterActor {
             switch.board.goodbye();
             // The goodbye is on its way before nothing is taken any more. A directory that has ended has nothing to say.
             let _ = directory.send(Wake).await;
-            switch.enter_stage(Stage::Draining);
+            switch.close_down();
             until(switch.limits.shutdown, || switch.is_drained(LINGER) && switch.is_handled()).await;
             // Stopped agents report what was left in their mailboxes: those reports go out, too.
             let ports = switch.stop_ports();

@@ -1,7 +1,7 @@
 //! A frame between two Rust routers: a header, and any number of messages as each would be alone.
 //!
-//! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the number of the first message, the receipts as a
-//! list of lists of numbers, then each message as a blob. Nothing in it needs a symbol table.
+//! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the last receipt heard of it, the sender's mood, the number of the first message, the
+//! receipts as a list of lists, then each message as a blob. Nothing in it needs a symbol table.
 
 use bytes::Bytes;
 
@@ -31,10 +31,23 @@ pub struct Header {
     pub to: u64,
     /// Which numbering of the sender this is.
     pub session: u64,
+    /// The version of the last receipt for it that the sender has heard.
+    pub heard: u64,
+    /// Whether the sender shuts down, or knows that the receiver does.
+    pub mood: Mood,
     /// The number of the first message here.
     pub first: u64,
     /// What has come of the receiver's sessions.
     pub receipts: Vec<Receipt>,
+}
+
+/// What a router that shuts down and its peer tell each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mood {
+    /// The sender is shutting down and takes answers alone from now on.
+    pub closing: bool,
+    /// The sender has heard that the receiver is: it has sent all that it will, but for answers.
+    pub hushed: bool,
 }
 
 /// What one router has of another's session.
@@ -42,12 +55,36 @@ pub struct Header {
 pub struct Receipt {
     /// The session.
     pub session: u64,
+    /// Which receipt for it this is: each is newer than the one before.
+    pub version: u64,
     /// All messages below this number have come.
     pub accepted: u64,
-    /// All messages below this number are settled: handled, or their senders told why not.
+    /// All messages below this number are settled: handled, but for those among the failed of this receipt or an earlier one.
     pub settled: u64,
     /// Beyond: the first and, exclusive, the last of further settled ranges.
     pub beyond: Vec<(u64, u64)>,
+    /// Settled ones that had no handler; told again until the receiver has heard this receipt.
+    pub failed: Vec<Failed>,
+}
+
+/// A range of messages that had no handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The first.
+    pub from: u64,
+    /// Exclusive, the last.
+    pub upto: u64,
+    /// How their senders are told.
+    pub how: How,
+}
+
+/// How the sender of a message without handler is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// By a report, which is a message of its own.
+    Reported,
+    /// By its own router: the message could not be read, and so named nobody to report to.
+    Unread,
 }
 
 /// Tells frames of messages from single messages by their first bytes.
@@ -67,7 +104,8 @@ pub fn write_frame(header: &Header, messages: &[Bytes]) -> Bytes {
     let mut out = Vec::with_capacity(size + 64 + header.receipts.len() * 40);
     out.extend_from_slice(&MARKER);
     ion::write_string(SCHEMA, &mut out);
-    for number in [header.from, header.to, header.session, header.first] {
+    let mood = u64::from(header.mood.closing) | u64::from(header.mood.hushed) << 1;
+    for number in [header.from, header.to, header.session, header.heard, mood, header.first] {
         ion::write_uint(number, &mut out);
     }
     let receipts = ion::open(Container::List, &mut out);
@@ -110,8 +148,9 @@ fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Vec<Bytes>), 
         return Err(Malformed(&"a frame of another schema"));
     }
     let (from, to) = (number(reader)?, number(reader)?);
-    let (session, first) = (number(reader)?, number(reader)?);
-    let header = Header { from, to, session, first, receipts: receipts(reader)? };
+    let (session, heard, mood) = (number(reader)?, number(reader)?, number(reader)?);
+    let mood = Mood { closing: mood & 1 != 0, hushed: mood & 2 != 0 };
+    let header = Header { from, to, session, heard, mood, first: number(reader)?, receipts: receipts(reader)? };
     let mut messages = Vec::new();
     while !reader.is_at_end() {
         let value = reader.value()?.ok_or(Malformed(&"padding after the last message"))?;
@@ -134,8 +173,18 @@ fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
 
 fn write_receipt(receipt: &Receipt, out: &mut Vec<u8>) {
     let list = ion::open(Container::List, out);
-    let beyond = receipt.beyond.iter().flat_map(|(from, upto)| [*from, *upto]);
-    for number in [receipt.session, receipt.accepted, receipt.settled].into_iter().chain(beyond) {
+    for number in [receipt.session, receipt.version, receipt.accepted, receipt.settled] {
+        ion::write_uint(number, out);
+    }
+    write_numbers(receipt.beyond.iter().flat_map(|(from, upto)| [*from, *upto]), out);
+    let failed = receipt.failed.iter().flat_map(|failed| [failed.from, failed.upto, u64::from(failed.how as u8)]);
+    write_numbers(failed, out);
+    ion::close(list, out);
+}
+
+fn write_numbers(numbers: impl Iterator<Item = u64>, out: &mut Vec<u8>) {
+    let list = ion::open(Container::List, out);
+    for number in numbers {
         ion::write_uint(number, out);
     }
     ion::close(list, out);
@@ -155,15 +204,37 @@ fn receipts(reader: &mut Reader<'_>) -> Result<Vec<Receipt>, Malformed> {
 
 fn receipt(reader: &mut Reader<'_>) -> Result<Receipt, Malformed> {
     let mut items = list(reader)?;
-    let (session, accepted, settled) = (number(&mut items)?, number(&mut items)?, number(&mut items)?);
-    let mut beyond = Vec::new();
+    let (session, version) = (number(&mut items)?, number(&mut items)?);
+    let (accepted, settled) = (number(&mut items)?, number(&mut items)?);
+    let beyond = ranges(&mut items, |items| Ok((number(items)?, number(items)?)))?;
+    let failed = ranges(&mut items, |items| {
+        let (from, upto) = (number(items)?, number(items)?);
+        Ok(Failed { from, upto, how: how(number(items)?)? })
+    })?;
+    Ok(Receipt { session, version, accepted, settled, beyond, failed })
+}
+
+fn how(number: u64) -> Result<How, Malformed> {
+    match number {
+        0 => Ok(How::Reported),
+        1 => Ok(How::Unread),
+        _ => Err(Malformed(&"a message fails in one of two ways")),
+    }
+}
+
+fn ranges<T>(
+    items: &mut Reader<'_>,
+    range: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let mut items = list(items)?;
+    let mut ranges = Vec::new();
     while !items.is_at_end() {
-        if beyond.len() >= MAX_RECEIPTS {
+        if ranges.len() >= MAX_RECEIPTS {
             return Err(Malformed(&"more ranges than a receipt has"));
         }
-        beyond.push((number(&mut items)?, number(&mut items)?));
+        ranges.push(range(&mut items)?);
     }
-    Ok(Receipt { session, accepted, settled, beyond })
+    Ok(ranges)
 }
 
 fn list<'a>(reader: &mut Reader<'a>) -> Result<Reader<'a>, Malformed> {
@@ -180,7 +251,9 @@ mod tests {
     use crate::wire::{Profile, read_message};
 
     fn told(session: u64, beyond: &[(u64, u64)]) -> Receipt {
-        Receipt { session, accepted: 70_000, settled: 8, beyond: beyond.to_vec() }
+        let failed =
+            vec![Failed { from: 3, upto: 5, how: How::Unread }, Failed { from: 6, upto: 7, how: How::Reported }];
+        Receipt { session, version: 400, accepted: 70_000, settled: 8, beyond: beyond.to_vec(), failed }
     }
 
     fn sample() -> (Header, Vec<Bytes>) {
@@ -188,6 +261,8 @@ mod tests {
             from: 7,
             to: u64::MAX >> 1,
             session: 300,
+            heard: 12,
+            mood: Mood { closing: false, hushed: true },
             first: 0,
             receipts: vec![told(1, &[]), told(3, &[(9, 12)])],
         };

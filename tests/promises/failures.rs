@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use vlmessaging::{
-    Addr, ContentsError, DialError, Endpoint, Error, FindError, ListenError, NotDelivered, ParseAddrError, Reason,
-    RegisterError, RequestError, StartError,
+    Addr, ContentsError, DeliverError, DialError, Endpoint, Error, FindError, ListenError, NotDelivered,
+    ParseAddrError, Reason, RegisterError, RequestError, StartError,
 };
 
 use crate::common::agents::{fragile, hold};
@@ -144,6 +144,14 @@ fn every_error_says_who_and_how_much() {
         (
             RequestError::NotDelivered(not_delivered("")).into(),
             "\"BUY\" to <router_7::3> was not delivered: peer lost, it may have been handled",
+        ),
+        (
+            DeliverError::Refused(not_delivered("router_7")).into(),
+            "\"BUY\" to <router_7::3> was not delivered: peer lost, it may have been handled (says router_7)",
+        ),
+        (
+            DeliverError::Unknown(not_delivered("router_7")).into(),
+            "nobody knows whether \"BUY\" to <router_7::3> was handled: peer lost, it may have been handled",
         ),
         (
             RequestError::NotUnderstood { to: to.clone(), subject: "BUY".into(), why: "closed".into() }.into(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use vlmessaging::wire::{self, Encoded, Envelope, Header, Receipt};
+use vlmessaging::wire::{self, Encoded, Envelope, Failed, Header, How, Mood, Receipt};
 use vlmessaging::{Addr, Endpoint, Reason, Router, Value};
 
 use crate::common::agents::{adder, hold};
@@ -233,8 +233,12 @@ fn a_hello_that_claims_another_routers_endpoint_does_not_take_its_messages() {
 fn link_frames_of_strangers_are_refused() {
     attack(async |victim, _| {
         let all = u64::MAX >> 1;
-        let receipt = Receipt { session: 1, accepted: all, settled: all, beyond: vec![(0, all)] };
-        let header = |from, to| Header { from, to, session: 1, first: 0, receipts: vec![receipt.clone()] };
+        let failed = vec![Failed { from: 0, upto: all, how: How::Unread }];
+        let receipt = Receipt { session: 1, version: all, accepted: all, settled: all, beyond: vec![(0, all)], failed };
+        let header = |from, to| {
+            let (mood, receipts) = (Mood { closing: true, hushed: true }, vec![receipt.clone()]);
+            Header { from, to, session: 1, heard: all, mood, first: 0, receipts }
+        };
         let messages = [Bytes::from(victim.question())];
         let frames = [
             wire::write_frame(&header(1, 2), &messages),

@@ -81,10 +81,11 @@ fn a_full_mailbox_elsewhere_is_reported() {
         let b = scene.start(Router::machine().without_hub().limits(small)).await;
         let (agent, mut held) = hold(&b);
         let (sender, mut reports) = hold(&a);
-        for n in 0..10 {
-            sender.connection().send(&agent, "TAKE", n).await.unwrap();
+        for n in 0..4 {
+            b.connect().send(&agent, "TAKE", n).await.unwrap();
         }
-        for _ in 0..6 {
+        for n in 4..10 {
+            sender.connection().send(&agent, "TAKE", n).await.unwrap();
             assert_eq!(reason(&reports.next().await), Reason::MailboxFull);
         }
         assert_eq!(held.now().len(), 4);

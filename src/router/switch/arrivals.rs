@@ -1,27 +1,96 @@
 //! What the transport tells: pipes that open and end, hellos, and messages that come in.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::Switch;
 use super::links::{LINKS, Peer};
+use super::{Stage, Switch, Unsent};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
+use crate::failure::Reason;
 use crate::link::Way;
 use crate::link::hello::{self, Greeting};
 use crate::link::inflow::{Inflow, Verdict};
-use crate::msg::{Debt, Msg, Owed};
+use crate::msg::{Creditor, Debt, Msg};
 use crate::router::names::Came;
 use crate::transport::{Event, Origin, PipeId, Transport};
-use crate::wire::{self, Envelope, FrameKind, Profile, Refused};
+use crate::wire::{self, Envelope, FrameKind, How, Profile, Refused};
 
-/// Sessions of peers that a router remembers. Default 8,192: two for each link.
-const INFLOWS: usize = 8192;
+/// Sessions of peers that a router remembers. Default 8,192: two for each link. Beyond, the one that was heard of longest ago makes room: those that live are heard of every second.
+const SESSIONS: usize = 8192;
 
-/// Filled by whoever receives, and told by the link to its sender.
-pub(super) type SharedInflow = Arc<Mutex<Inflow>>;
+/// The sessions of peers, by the sender's incarnation and the session.
+#[derive(Default)]
+pub(super) struct Sessions {
+    known: HashMap<(u64, u64), (Arc<Incoming>, u64)>,
+    /// Counts what was heard.
+    clock: u64,
+}
+
+/// The receiving end of one session, and whom its messages are settled with.
+pub(super) struct Incoming {
+    /// Not kept alive by what was once received.
+    switch: Weak<Switch>,
+    sender: u64,
+    session: u64,
+    /// Filled by whoever receives, and told by the link to its sender.
+    inflow: Arc<Mutex<Inflow>>,
+}
+
+impl Sessions {
+    /// The session, if it is known. It was heard of.
+    fn heard(&mut self, key: (u64, u64)) -> Option<Arc<Incoming>> {
+        self.clock += 1;
+        let (incoming, heard) = self.known.get_mut(&key)?;
+        *heard = self.clock;
+        Some(incoming.clone())
+    }
+
+    fn begin(&mut self, key: (u64, u64), make: impl FnOnce() -> Incoming) -> Arc<Incoming> {
+        if let Some(incoming) = self.heard(key) {
+            return incoming;
+        }
+        if self.known.len() >= SESSIONS
+            && let Some(oldest) = self.known.iter().min_by_key(|(_, (_, heard))| *heard).map(|(key, _)| *key)
+        {
+            self.known.remove(&oldest);
+        }
+        let incoming = Arc::new(make());
+        self.known.insert(key, (incoming.clone(), self.clock));
+        incoming
+    }
+
+    fn of(&self, sender: u64) -> Vec<Arc<Incoming>> {
+        self.known
+            .iter()
+            .filter(|((other, _), _)| *other == sender)
+            .map(|(_, (incoming, _))| incoming.clone())
+            .collect()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.known.clear();
+    }
+}
+
+/// The sender's router is told what became of its message with the next receipt.
+impl Creditor for Incoming {
+    fn settle(&self, number: u64, handled: bool) {
+        let mut inflow = self.inflow.lock();
+        let is_first_news = if handled { inflow.settle(number) } else { inflow.fail(number, How::Reported) };
+        drop(inflow);
+        if is_first_news && let Some(switch) = self.switch.upgrade() {
+            switch.owe(self, 0, false);
+        }
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
+}
 
 pub(super) struct PipeInfo {
     pub(super) way: Option<Way>,
@@ -185,24 +254,23 @@ impl Switch {
             self.with(&peer, |link, _, acts| link.answered(envelope.to.connection, id, acts));
         }
         let Some([sender, session, number]) = wire::take_mark(&mut envelope.meta) else {
-            return self.arrived(pipe, envelope, None);
+            return self.arrived(pipe, envelope, Debt::NONE);
         };
         if sender == self.incarnation {
             // It went in a circle, which its count of hops ends.
-            return self.arrived(pipe, envelope, None);
+            return self.arrived(pipe, envelope, Debt::NONE);
         }
-        let is_known = self.links.read().by_incarnation.contains_key(&sender);
-        let Some(inflow) = self.inflow(sender, session).filter(|_| is_known) else {
+        if self.links.read().to(sender).is_none() {
             return self.begin_anew(pipe);
-        };
-        let verdict = inflow.lock().receive(number, 1);
+        }
+        let incoming = self.incoming(sender, session);
+        let verdict = incoming.inflow.lock().receive(number, 1);
         match verdict {
             Verdict::Take { skip: 0 } => {
-                let track = self.track(sender, session, &inflow, number);
-                self.arrived(pipe, envelope, track);
-                self.owe(sender, session, &inflow, 0, false);
+                self.arrived(pipe, envelope, Debt::to(incoming.clone(), number));
+                self.owe(&incoming, 0, false);
             }
-            Verdict::Take { .. } => self.owe(sender, session, &inflow, 0, false),
+            Verdict::Take { .. } => self.owe(&incoming, 0, false),
             Verdict::Gap => self.begin_anew(pipe),
         }
     }
@@ -232,7 +300,9 @@ impl Switch {
         }
         let mut msg = Msg::of(envelope);
         msg.debt = debt;
-        if let Err(unsent) = self.dispatch(msg, came) {
+        let sent =
+            if self.takes(&msg) { self.dispatch(msg, came) } else { Err(Unsent::because(msg, Reason::ShuttingDown)) };
+        if let Err(unsent) = sent {
             self.report(&unsent.msg, unsent.reason);
         }
     }
@@ -254,13 +324,12 @@ impl Switch {
             (Came::Tcp, Some(hello)) => hello.at.clone().or_else(|| remote.clone()),
             _ => Some(greeting.claimed.clone()),
         };
-        let known =
-            greeting.hello.as_ref().and_then(|hello| self.links.read().by_incarnation.get(&hello.incarnation).cloned());
+        let known = greeting.hello.as_ref().and_then(|hello| self.links.read().to(hello.incarnation).cloned());
         let Some(name) = name.filter(|name| !self.is_mine(name)) else { return };
         let Some(peer) = known.or_else(|| self.peer(&name)) else { return };
         if let Some(hello) = &greeting.hello {
             let mut links = self.links.write();
-            links.by_incarnation.insert(hello.incarnation, peer.clone());
+            links.lives(hello.incarnation, &peer);
             if let Some(remote) = remote {
                 // Answers to this pipe's name go to the same peer, also when it comes back on another pipe.
                 links.by_name.insert(remote, peer.clone());
@@ -305,19 +374,27 @@ impl Switch {
     /// The peer we dialed by one name says another that it listens at: on the same machine both lead to it.
     fn learn_name(&self, peer: &Arc<Peer>, claimed: &Endpoint, came: Came, incarnation: u64) {
         let mut links = self.links.write();
-        links.by_incarnation.insert(incarnation, peer.clone());
+        links.lives(incarnation, peer);
         if came == Came::Ipc && links.by_name.len() < LINKS {
             links.by_name.entry(claimed.clone()).or_insert_with(|| peer.clone());
         }
     }
 
     fn link_frame(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) {
-        let peer = self.links.read().by_incarnation.get(&header.from).cloned();
+        let peer = self.links.read().to(header.from).cloned();
         let Some(peer) = peer.filter(|_| header.to == self.incarnation) else {
             self.refused(pipe, &Refused::stale());
             return self.begin_anew(pipe);
         };
-        self.with(&peer, |link, now, _| link.heard(now));
+        self.with(&peer, |link, now, acts| link.heard(header.mood, now, acts));
+        // It lives, by whichever of its names it is known.
+        for peer in self.links.read().beside(header.from) {
+            self.with(&peer, |link, now, acts| link.heard(header.mood, now, acts));
+        }
+        let incoming = self.sessions.lock().heard((header.from, header.session));
+        if let Some(incoming) = incoming {
+            incoming.inflow.lock().heard(header.heard);
+        }
         for receipt in &header.receipts {
             let told = self.links.read().by_session.get(&receipt.session).cloned();
             if let Some(told) = told {
@@ -338,91 +415,55 @@ impl Switch {
 
     /// Says again what has come of all sessions of a peer: the pipe that it was last said on may have been lost.
     pub(super) fn tell_again(&self, sender: u64) {
-        let sessions: Vec<_> = self
-            .inflows
-            .lock()
-            .iter()
-            .filter(|((other, _), _)| *other == sender)
-            .map(|((_, session), inflow)| (*session, inflow.clone()))
-            .collect();
-        for (session, inflow) in sessions {
-            self.owe(sender, session, &inflow, 0, false);
+        let sessions = self.sessions.lock().of(sender);
+        for incoming in sessions {
+            incoming.inflow.lock().tell_again();
+            self.owe(&incoming, 0, false);
         }
     }
 
     /// Messages of a session: those that came before are skipped.
     fn numbered(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) {
-        let Some(inflow) = self.inflow(header.from, header.session) else { return self.begin_anew(pipe) };
-        let verdict = inflow.lock().receive(header.first, bodies.len());
+        let incoming = self.incoming(header.from, header.session);
+        let verdict = incoming.inflow.lock().receive(header.first, bodies.len());
         let Verdict::Take { skip } = verdict else {
             tracing::debug!(?pipe, first = header.first, "messages are missing");
             return self.begin_anew(pipe);
         };
         for (number, body) in (header.first..).zip(bodies).skip(skip) {
-            let track = self.track(header.from, header.session, &inflow, number);
             match wire::read_message(body, Profile::Rust) {
-                Ok(envelope) => self.arrived(pipe, envelope, track),
-                Err(refused) => self.refused(pipe, &refused),
+                Ok(envelope) => self.arrived(pipe, envelope, Debt::to(incoming.clone(), number)),
+                Err(refused) => {
+                    self.refused(pipe, &refused);
+                    incoming.inflow.lock().fail(number, How::Unread);
+                }
             }
         }
         let bytes = bodies.iter().map(Bytes::len).sum();
         // A peer that we dialed sends on our pipe, where it may have two frames on their way: it waits for us.
         let urgent =
             self.pipes.lock().get(&pipe).is_some_and(|info| info.way.as_ref().is_some_and(|way| !way.accepted));
-        self.owe(header.from, header.session, &inflow, bytes, urgent);
+        self.owe(&incoming, bytes, urgent);
     }
 
-    /// The receiving end of a peer's session; none if there are too many.
-    pub(super) fn inflow(&self, sender: u64, session: u64) -> Option<SharedInflow> {
-        let mut inflows = self.inflows.lock();
-        if let Some(inflow) = inflows.get(&(sender, session)) {
-            return Some(inflow.clone());
-        }
-        if inflows.len() >= INFLOWS {
-            let live: Vec<u64> = self.links.read().by_incarnation.keys().copied().collect();
-            inflows.retain(|(incarnation, _), _| live.contains(incarnation));
-        }
-        // One peer with thousands of sessions is no router of ours.
-        (inflows.len() < INFLOWS).then(|| inflows.entry((sender, session)).or_default().clone())
-    }
-
-    fn track(self: &Arc<Self>, sender: u64, session: u64, inflow: &SharedInflow, number: u64) -> Debt {
-        Some(Box::new(Track { switch: self.clone(), sender, session, inflow: inflow.clone(), number }))
+    /// The receiving end of a peer's session.
+    fn incoming(self: &Arc<Self>, sender: u64, session: u64) -> Arc<Incoming> {
+        let make = || Incoming { switch: Arc::downgrade(self), sender, session, inflow: Arc::default() };
+        self.sessions.lock().begin((sender, session), make)
     }
 
     /// There is news for the sender of a session.
-    fn owe(&self, sender: u64, session: u64, inflow: &SharedInflow, bytes: usize, urgent: bool) {
-        let peer = self.links.read().by_incarnation.get(&sender).cloned();
+    fn owe(&self, incoming: &Incoming, bytes: usize, urgent: bool) {
+        let peer = self.links.read().to(incoming.sender).cloned();
         if let Some(peer) = peer {
-            let inflow = inflow.clone();
+            let (session, inflow) = (incoming.session, incoming.inflow.clone());
             self.with(&peer, |link, now, acts| link.owe(session, inflow, bytes, urgent, now, acts));
         }
     }
-}
 
-/// Dropped with a message that came over a link: its sender's router is told that it is settled.
-struct Track {
-    switch: Arc<Switch>,
-    sender: u64,
-    session: u64,
-    inflow: SharedInflow,
-    number: u64,
-}
-
-impl Owed for Track {}
-
-impl std::fmt::Debug for Track {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "message {} of session {}", self.number, self.session)
-    }
-}
-
-impl Drop for Track {
-    fn drop(&mut self) {
-        let is_first_news = self.inflow.lock().settle(self.number);
-        if is_first_news {
-            self.switch.owe(self.sender, self.session, &self.inflow, 0, false);
-        }
+    /// A router that ends takes answers, and what directories say, and nothing new.
+    fn takes(&self, msg: &Msg) -> bool {
+        self.stage() == Stage::Running || msg.is_reply() || msg.to.connection == Some(DIRECTORY)
     }
 }
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Switch;
 use super::arrivals::{PipeInfo, came_over};
+use super::{Stage, Switch};
 use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::link::{Act, Link, Me, Way};
@@ -23,7 +23,8 @@ pub(super) const LINKS: usize = 4096;
 #[derive(Default)]
 pub(super) struct Links {
     pub(super) by_name: HashMap<Endpoint, Arc<Peer>>,
-    pub(super) by_incarnation: HashMap<u64, Arc<Peer>>,
+    /// The links to one life of a router: several if it is known by names of which nobody knew that they are one's. The last is the newest.
+    by_incarnation: HashMap<u64, Vec<Arc<Peer>>>,
     pub(super) by_session: HashMap<u64, Arc<Peer>>,
 }
 
@@ -67,13 +68,19 @@ impl Switch {
         let me = Me {
             incarnation: self.incarnation,
             message: self.limits.message,
+            mailbox: self.limits.mailbox,
             window: self.limits.link,
+            ahead: self.limits.ahead,
+            outcome: self.limits.outcome,
             introduction: self.limits.introduction,
         };
         let dial = accepted.is_none().then(|| endpoint.clone());
         let mut link = Link::new(me, endpoint.clone(), dial, self.clock.draw(), self.clock.now());
         if let Some(way) = accepted {
             link.reached_by(way);
+        }
+        if self.stage() != Stage::Running {
+            link.close_down(self.clock.now(), &mut Vec::new());
         }
         let session = link.session();
         let peer = Arc::new(Peer {
@@ -161,11 +168,13 @@ impl Switch {
                 self.report(&Msg::of(*ticket.head), reason);
                 drop(ticket.debt);
             }
-            Act::Settled(debt) => drop(debt),
+            Act::Settled(mut debt, true) => debt.handled(),
+            Act::Settled(debt, false) => drop(debt),
+            Act::Overdue(head) => self.report(&Msg::of(*head), Reason::NoOutcome),
             Act::Abandon => self.abandon(peer),
             Act::Up(incarnation) => {
                 tracing::debug!(peer = %peer.name, incarnation, "a Rust router is there");
-                self.links.write().by_incarnation.insert(incarnation, peer.clone());
+                self.links.write().lives(incarnation, peer);
                 self.board.peer_up(&peer.name, incarnation);
                 self.tell_again(incarnation);
             }
@@ -206,8 +215,10 @@ impl Switch {
         let now = peer.link.lock().link.incarnation();
         let (ended, names) = {
             let mut links = self.links.write();
-            let is_over =
-                |incarnation: &u64, other: &mut Arc<Peer>| Arc::ptr_eq(other, peer) && Some(*incarnation) != now;
+            let is_over = |incarnation: &u64, peers: &mut Vec<Arc<Peer>>| {
+                peers.retain(|other| !Arc::ptr_eq(other, peer) || Some(*incarnation) == now);
+                peers.is_empty()
+            };
             let ended: Vec<u64> =
                 links.by_incarnation.extract_if(is_over).map(|(incarnation, _)| incarnation).collect();
             (ended, links.names_of(peer))
@@ -280,6 +291,24 @@ impl Switch {
 }
 
 impl Links {
+    /// A peer has introduced itself as this life of a router.
+    pub(super) fn lives(&mut self, incarnation: u64, peer: &Arc<Peer>) {
+        let peers = self.by_incarnation.entry(incarnation).or_default();
+        peers.retain(|other| !Arc::ptr_eq(other, peer));
+        peers.push(peer.clone());
+    }
+
+    /// The newest link to a life of a router.
+    pub(super) fn to(&self, incarnation: u64) -> Option<&Arc<Peer>> {
+        self.by_incarnation.get(&incarnation)?.last()
+    }
+
+    /// The others.
+    pub(super) fn beside(&self, incarnation: u64) -> Vec<Arc<Peer>> {
+        let beside = self.by_incarnation.get(&incarnation).and_then(|peers| peers.split_last());
+        beside.map_or_else(Vec::new, |(_, others)| others.to_vec())
+    }
+
     fn names_of(&self, peer: &Arc<Peer>) -> Vec<Endpoint> {
         self.by_name.iter().filter(|(_, other)| Arc::ptr_eq(other, peer)).map(|(name, _)| name.clone()).collect()
     }
@@ -288,7 +317,10 @@ impl Links {
     fn sweep(&mut self) {
         self.by_name.retain(|_, peer| !peer.link.lock().link.is_spent());
         let live: Vec<*const Peer> = self.by_name.values().map(Arc::as_ptr).collect();
-        self.by_incarnation.retain(|_, peer| live.contains(&Arc::as_ptr(peer)));
+        self.by_incarnation.retain(|_, peers| {
+            peers.retain(|peer| live.contains(&Arc::as_ptr(peer)));
+            !peers.is_empty()
+        });
         self.by_session.retain(|_, peer| live.contains(&Arc::as_ptr(peer)));
     }
 }

@@ -27,7 +27,7 @@ use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
 use crate::transport::{PipeId, Transport};
 use crate::wire;
-use arrivals::{Greets, PipeInfo, SharedInflow};
+use arrivals::{Greets, PipeInfo, Sessions};
 use links::{LINKS, Links};
 
 pub(crate) struct Switch {
@@ -43,8 +43,7 @@ pub(crate) struct Switch {
     transport: OnceLock<Arc<dyn Transport>>,
     links: RwLock<Links>,
     pipes: Mutex<HashMap<PipeId, PipeInfo>>,
-    /// By the sender's incarnation and session.
-    inflows: Mutex<HashMap<(u64, u64), SharedInflow>>,
+    sessions: Mutex<Sessions>,
     timers: Mutex<BTreeSet<(Instant, Endpoint)>>,
     /// The earliest timer is new.
     pub(crate) rearmed: Notify,
@@ -123,7 +122,7 @@ impl Switch {
             transport: OnceLock::new(),
             links: RwLock::default(),
             pipes: Mutex::default(),
-            inflows: Mutex::default(),
+            sessions: Mutex::default(),
             timers: Mutex::default(),
             rearmed: Notify::new(),
             shutdown_asked: Notify::new(),
@@ -192,7 +191,7 @@ impl Switch {
         }
     }
 
-    pub(crate) fn enter_stage(&self, stage: Stage) {
+    fn enter_stage(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
@@ -285,7 +284,7 @@ impl Switch {
         let Some(peer) = self.peer(endpoint) else {
             return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {LINKS} links already"))));
         };
-        let debt = msg.debt.take();
+        let debt = std::mem::take(&mut msg.debt);
         match self.with(&peer, |link, now, acts| link.push(envelope, debt, now, acts)) {
             Ok(()) => Ok(()),
             Err(not_taken) => {
@@ -308,8 +307,19 @@ impl Switch {
         let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
         peers.iter().all(|peer| {
             let guarded = peer.link.lock();
-            guarded.link.is_idle() && guarded.link.open_towards_python().is_none_or(|since| now - since >= linger)
+            guarded.link.is_idle()
+                && guarded.link.is_hushed()
+                && guarded.link.open_towards_python().is_none_or(|since| now - since >= linger)
         })
+    }
+
+    /// Takes answers alone from now on, and tells every peer.
+    pub(crate) fn close_down(&self) {
+        self.enter_stage(Stage::Draining);
+        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
+        for peer in peers {
+            self.with(&peer, crate::link::Link::close_down);
+        }
     }
 
     /// Whether agents have dealt with everything that they were sent.
@@ -338,7 +348,7 @@ impl Switch {
         *self.links.write() = Links::default();
         self.pipes.lock().clear();
         self.timers.lock().clear();
-        self.inflows.lock().clear();
+        self.sessions.lock().clear();
         self.ended.send_replace(true);
     }
 }
