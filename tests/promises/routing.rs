@@ -328,7 +328,8 @@ fn a_router_that_is_restarted_at_its_endpoint_is_reached_again() {
             assert_serves_again(&conn, &to).await;
             shop.shutdown().await;
             let failure = fails_at_once(&conn, &to).await;
-            assert!(matches!(failure.reason, Reason::DialFailed(_) | Reason::PeerLost), "{failure}");
+            let gone = matches!(failure.reason, Reason::DialFailed(_) | Reason::PeerLost | Reason::ShuttingDown);
+            assert!(gone, "{failure}");
         }
     });
 }
