@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Arbiter, Context, Handler, Message};
+use actix::{Actor, Arbiter, ArbiterHandle, Context, Handler, Message};
 use vlmessaging::{Addr, Agent, Connection, Handled, Msg, Router};
 
 use crate::kid::Kid;
@@ -11,7 +11,7 @@ use crate::report::Row;
 use crate::{Run, load::PATIENCE};
 
 /// Messages one way before the one request that waits until they are handled: below our bound, so that nobody waits for room; actix's `do_send` has none.
-const BURST: i64 = 1_000;
+pub(crate) const BURST: i64 = 1_000;
 const ROUNDS: usize = 7;
 
 struct Plain;
@@ -68,20 +68,49 @@ impl Handler<Msg> for Ours {
 }
 
 /// Both, ready to be asked.
-struct Sides {
+pub(crate) struct Sides {
     plain: actix::Addr<Plain>,
     conn: Connection,
     ours: Addr,
+    _router: Router,
 }
 
 impl Sides {
-    async fn ask_plain(&self, number: i64) {
+    /// With a router of one process, or of one machine, whose addresses name it.
+    pub(crate) async fn start(machine: bool, thread: &ArbiterHandle) -> Self {
+        let builder = if machine {
+            let folder = std::env::temp_dir().join(format!("vlm-floors-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).expect("a folder for the socket");
+            Router::machine().folder(folder).without_hub()
+        } else {
+            Router::local()
+        };
+        let router = builder.start().await.expect("a router");
+        let plain = Plain::start_in_arbiter(thread, |_| Plain);
+        let ours = router.spawn_on(thread, || Ours).addr();
+        Self { plain, conn: router.connect(), ours, _router: router }
+    }
+
+    pub(crate) async fn ask_plain(&self, number: i64) {
         assert_eq!(self.plain.send(AddOne(number)).await.ok(), Some(number + 1));
     }
 
-    async fn ask_ours(&self, number: i64) {
+    pub(crate) async fn ask_ours(&self, number: i64) {
         let mut answer = self.conn.request(&self.ours, "ADD_ONE", number, PATIENCE).await.expect("an answer");
         assert_eq!(answer.take_contents::<i64>().ok(), Some(number + 1));
+    }
+
+    /// [`BURST`] one way, and waits until they are handled.
+    pub(crate) async fn tell_plain(&self) {
+        (0..BURST).for_each(|number| self.plain.do_send(Note(number)));
+        self.ask_plain(0).await;
+    }
+
+    pub(crate) async fn tell_ours(&self) {
+        for number in 0..BURST {
+            self.conn.send(&self.ours, "NOTE", number).await.expect("room");
+        }
+        self.ask_ours(0).await;
     }
 
     /// Nanoseconds per operation in one round: asked plainly, asked ours, told plainly, told ours.
@@ -99,16 +128,12 @@ impl Sides {
         let bursts = (count / BURST).max(1);
         let began = Instant::now();
         for _ in 0..bursts {
-            (0..BURST).for_each(|number| self.plain.do_send(Note(number)));
-            self.ask_plain(0).await;
+            self.tell_plain().await;
         }
         let told_plain = per(began, bursts * BURST);
         let began = Instant::now();
         for _ in 0..bursts {
-            for number in 0..BURST {
-                self.conn.send(&self.ours, "NOTE", number).await.expect("room");
-            }
-            self.ask_ours(0).await;
+            self.tell_ours().await;
         }
         [asked_plain, asked_ours, told_plain, per(began, bursts * BURST)]
     }
@@ -118,19 +143,16 @@ fn per(began: Instant, count: i64) -> f64 {
     began.elapsed().as_nanos() as f64 / count as f64
 }
 
-/// A process of its own: `one` or `two` threads, `pinned` or `anywhere`, so many operations a round.
+/// A process of its own: a `local` or `machine` router, `one` or `two` threads, `pinned` or `anywhere`, so many operations a round.
 pub(crate) fn child(words: &[&str]) {
-    let [threads, placed, count, rounds] = *words else { panic!("four words") };
+    let [router, threads, placed, count, rounds] = *words else { panic!("five words") };
     if placed == "pinned" {
         load::pin();
     }
     let (count, rounds): (i64, usize) = (count.parse().expect("a count"), rounds.parse().expect("rounds"));
     actix::System::new().block_on(async {
-        let router = Router::local().start().await.expect("a router");
         let thread = if threads == "two" { Arbiter::new().handle() } else { Arbiter::current() };
-        let plain = Plain::start_in_arbiter(&thread, |_| Plain);
-        let agent = router.spawn_on(&thread, || Ours);
-        let sides = Sides { plain, conn: router.connect(), ours: agent.addr() };
+        let sides = Sides::start(router == "machine", &thread).await;
         sides.round(count).await;
         for _ in 0..rounds {
             println!("{}", serde_json::to_string(&sides.round(count).await).expect("numbers"));
@@ -140,10 +162,11 @@ pub(crate) fn child(words: &[&str]) {
 }
 
 pub(crate) fn measure(run: &mut Run) {
-    for (title, threads, placed, full) in [
-        ("one thread", "one", "anywhere", 100_000),
-        ("two threads, pinned", "two", "pinned", 20_000),
-        ("two threads", "two", "anywhere", 20_000),
+    for (title, router, threads, placed, full) in [
+        ("one thread", "local", "one", "anywhere", 100_000),
+        ("one thread, machine router", "machine", "one", "anywhere", 100_000),
+        ("two threads, pinned", "local", "two", "pinned", 20_000),
+        ("two threads", "local", "two", "anywhere", 20_000),
     ] {
         let asked = format!("in process/request, {title}");
         let told = format!("in process/one way, {title}");
@@ -151,7 +174,7 @@ pub(crate) fn measure(run: &mut Run) {
             continue;
         }
         let (count, rounds) = (run.count(full).to_string(), if run.quick { 5 } else { ROUNDS });
-        let child = Kid::start(&["@in-process", threads, placed, &count, &rounds.to_string()]);
+        let child = Kid::start(&["@in-process", router, threads, placed, &count, &rounds.to_string()]);
         let mut columns: [Vec<f64>; 4] = Default::default();
         for _ in 0..rounds {
             let line = child.line(Duration::from_mins(1)).expect("a round within a minute");

@@ -20,6 +20,7 @@
 //! - `tcp, not dialable/*`: the client does not listen, so it is answered on the pipe that it dialed.
 //! - `cold start/*` (`start`): from before a program's process is made until its parent has read that it was answered; at the end the library shuts
 //!   down in order, which `until its end` adds. The floor dials and asks with raw nng.
+//! - `instructions/*` (`counts`): of one operation, by `valgrind --tool=callgrind`; left out, by name, where there is no valgrind.
 //! - `idle/*`: a router two seconds after its start; the floor is an actix System with nothing in it. Crates are those of the normal dependency tree, beside
 //!   those of actix, nng and ion-rs alone.
 //!
@@ -28,6 +29,7 @@
 #![allow(clippy::expect_used, reason = "a measurement that cannot go on ends")]
 #![allow(clippy::cast_precision_loss, reason = "counts and nanoseconds stay far below 2^52")]
 
+mod counts;
 mod in_process;
 mod kid;
 mod load;
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["@in-process", ref rest @ ..] => in_process::child(rest),
+        ["@count", ref rest @ ..] => counts::child(rest),
         ["@client", ref rest @ ..] => pairs::client(rest),
         ["@server", "ours", ref rest @ ..] => ours::server(rest),
         ["@server", "raw", ref rest @ ..] => raw::server(rest),
@@ -104,6 +107,7 @@ fn all(words: &[&str]) {
     pairs::measure(&mut run);
     start::measure_cold(&mut run);
     start::measure_idle(&mut run);
+    counts::measure(&mut run);
     run.report.print();
     println!("load average before: {load}; after: {}", load::average());
     run.report.save();
