@@ -14,7 +14,11 @@ pub const DIRECTORY: u64 = 1;
 
 /// Where a router listens: `ipc:///tmp/router_4021` or `tcp://127.0.0.1:30001`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Endpoint(Arc<str>);
+pub struct Endpoint(Arc<Text>);
+
+/// One pointer, so that addresses, which go with every message, are small.
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Text(Box<str>);
 
 /// What carries messages to an [`Endpoint`], told by the text before `://`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,19 +56,19 @@ pub struct ParseAddrError {
 impl Endpoint {
     /// The endpoint of this text, as it is: whether it can be reached is told when it is dialed.
     pub fn new(text: impl AsRef<str>) -> Self {
-        Self(text.as_ref().into())
+        Self::from(text.as_ref())
     }
 
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.0.0
     }
 
     /// What carries messages there.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
-        match self.0.split_once("://") {
+        match self.as_str().split_once("://") {
             Some(("ipc", _)) => Scheme::Ipc,
             Some(("tcp", _)) => Scheme::Tcp,
             _ => Scheme::Unknown,
@@ -74,16 +78,16 @@ impl Endpoint {
     /// What follows `://`: a path, or `host:port`.
     #[must_use]
     pub fn rest(&self) -> &str {
-        self.0.split_once("://").map_or("", |(_, rest)| rest)
+        self.as_str().split_once("://").map_or("", |(_, rest)| rest)
     }
 
     /// The last part of the path, or `host:port`: how an endpoint is shown to people.
     #[must_use]
     pub fn short(&self) -> &str {
         match self.scheme() {
-            Scheme::Ipc => self.0.rsplit('/').next().unwrap_or(&self.0),
+            Scheme::Ipc => self.as_str().rsplit('/').next().unwrap_or(self.as_str()),
             Scheme::Tcp => self.rest(),
-            Scheme::Unknown => &self.0,
+            Scheme::Unknown => self.as_str(),
         }
     }
 }
@@ -119,25 +123,25 @@ impl Addr {
 
 impl From<&str> for Endpoint {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        Self(Arc::new(Text(text.into())))
     }
 }
 
 impl From<String> for Endpoint {
     fn from(text: String) -> Self {
-        Self(text.into())
+        Self(Arc::new(Text(text.into())))
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -179,7 +183,7 @@ impl FromStr for Addr {
 
 impl Serialize for Endpoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -17,7 +17,8 @@ pub struct Contents(Form);
 
 enum Form {
     Value(Box<dyn Value>),
-    Encoded(Encoded),
+    /// None is null.
+    Encoded(Option<Box<Encoded>>),
 }
 
 /// What can be sent: every serde type, and [`Contents`] themselves.
@@ -78,7 +79,7 @@ impl Contents {
     /// No contents: null.
     #[must_use]
     pub fn null() -> Self {
-        Self(Form::Encoded(Encoded::null()))
+        Self(Form::Encoded(None))
     }
 
     /// Contents of an Ion element of any type. Python reads no blobs, clobs, decimals, timestamps and symbols.
@@ -88,7 +89,7 @@ impl Contents {
     /// When the element is nested too deeply to be read again.
     pub fn from_element(element: &Element) -> Result<Self, ContentsError> {
         let refused = |error: wire::EncodeError| ContentsError { asked: "Element", problem: error.to_string() };
-        wire::encode_element(element).map(|encoded| Self(Form::Encoded(encoded))).map_err(refused)
+        wire::encode_element(element).map(Self::from).map_err(refused)
     }
 
     /// Contents of one Ion value as people type it: `{rows: [1, 2.5e0], name: "x"}`. JSON is Ion, except that 2.5 is a decimal.
@@ -154,7 +155,7 @@ impl Contents {
     pub(crate) fn encoded(&self) -> Result<Encoded, wire::EncodeError> {
         match &self.0 {
             Form::Value(value) => value.encode(),
-            Form::Encoded(encoded) => Ok(encoded.clone()),
+            Form::Encoded(encoded) => Ok(encoded.as_deref().cloned().unwrap_or_else(Encoded::null)),
         }
     }
 
@@ -166,7 +167,7 @@ impl Contents {
 
 impl From<Encoded> for Contents {
     fn from(encoded: Encoded) -> Self {
-        Self(Form::Encoded(encoded))
+        Self(Form::Encoded(Some(Box::new(encoded))))
     }
 }
 
@@ -174,7 +175,8 @@ impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Form::Value(value) => f.write_str(value.type_name()),
-            Form::Encoded(encoded) => fmt::Debug::fmt(encoded, f),
+            Form::Encoded(Some(encoded)) => fmt::Debug::fmt(encoded, f),
+            Form::Encoded(None) => f.write_str("null"),
         }
     }
 }

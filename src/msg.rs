@@ -21,22 +21,30 @@ use crate::port::Port;
 use crate::subject;
 use crate::wire::{self, Encoded, Envelope};
 
-/// One message. Its `Debug` shows the envelope, never the contents. It is moved often, and costs a pointer then.
-pub struct Msg(Box<Parts>);
+/// One message. Its `Debug` shows the envelope, never the contents.
+pub struct Msg {
+    head: Box<Head>,
+    pub(crate) contents: Contents,
+    /// None for the usual empty struct.
+    meta: Option<Box<Encoded>>,
+    pub(crate) duty: Option<Duty>,
+    pub(crate) debt: Debt,
+}
 
-/// What a message is made of.
+/// What is on the outside of a message. Kept apart, because messages are moved often; at most 120 bytes, which allocators have at hand.
 #[doc(hidden)]
-pub struct Parts {
+pub struct Head {
     pub(crate) to: Addr,
     pub(crate) from: Addr,
     pub(crate) subject: SmolStr,
     pub(crate) id: Option<i64>,
     pub(crate) reply_to: Option<i64>,
-    pub(crate) contents: Contents,
-    pub(crate) meta: Encoded,
-    pub(crate) duty: Option<Duty>,
-    pub(crate) debt: Debt,
 }
+
+const _: () = assert!(size_of::<Head>() <= 120 && size_of::<Msg>() <= 64);
+
+/// The usual `meta`.
+const EMPTY: Encoded = Encoded::empty_struct();
 
 /// Who waits to know what becomes of a message, if anybody, and under which number. Told once: by [`Debt::handled`], or by its drop.
 #[derive(Default)]
@@ -116,32 +124,22 @@ impl<A: Actor, M: Message<Result = Handled>> MessageResponse<A, M> for Handled {
 
 impl Msg {
     pub(crate) fn new(to: Addr, subject: impl Into<SmolStr>, contents: Contents) -> Self {
-        Self(Box::new(Parts {
-            to,
-            from: Addr::default(),
-            subject: subject.into(),
-            id: None,
-            reply_to: None,
-            contents,
-            meta: Encoded::empty_struct(),
-            duty: None,
-            debt: Debt::NONE,
-        }))
+        let head = Head { to, from: Addr::default(), subject: subject.into(), id: None, reply_to: None };
+        Self { head: Box::new(head), contents, meta: None, duty: None, debt: Debt::NONE }
     }
 
     /// A message as it came over the wire.
     pub(crate) fn of(envelope: Envelope) -> Self {
-        Self(Box::new(Parts {
-            to: envelope.to,
-            from: envelope.from,
-            subject: envelope.subject,
-            id: envelope.id,
-            reply_to: envelope.reply_to,
-            contents: Contents::from(envelope.contents),
-            meta: envelope.meta,
+        let Envelope { from, to, subject, id, reply_to, contents, meta } = envelope;
+        let mut msg = Self {
+            head: Box::new(Head { to, from, subject, id, reply_to }),
+            contents: Contents::from(contents),
+            meta: None,
             duty: None,
             debt: Debt::NONE,
-        }))
+        };
+        msg.set_meta(meta);
+        msg
     }
 
     /// The message as it goes over the wire.
@@ -153,7 +151,7 @@ impl Msg {
             id: self.id,
             reply_to: self.reply_to,
             contents: self.contents.encoded()?,
-            meta: self.meta.clone(),
+            meta: self.encoded_meta().clone(),
         })
     }
 
@@ -234,7 +232,7 @@ impl Msg {
     pub fn meta<T: DeserializeOwned>(&self) -> Result<T, ContentsError> {
         let wrong =
             |error: wire::DecodeError| ContentsError { asked: std::any::type_name::<T>(), problem: error.to_string() };
-        wire::decode(&self.meta).map_err(wrong)
+        wire::decode(self.encoded_meta()).map_err(wrong)
     }
 
     /// What was not delivered, if this message reports that.
@@ -263,7 +261,7 @@ impl Msg {
     /// Answers under the same subject.
     pub fn reply(mut self, contents: impl IntoContents) -> Handled {
         self.contents = contents.into_contents();
-        self.answer_with(Encoded::empty_struct())
+        self.answer_with(EMPTY)
     }
 
     /// Answers under another subject, which the requester must have named as acceptable.
@@ -309,6 +307,15 @@ impl Msg {
         (Handled(()), self)
     }
 
+    pub(crate) fn encoded_meta(&self) -> &Encoded {
+        static NONE: Encoded = EMPTY;
+        self.meta.as_deref().unwrap_or(&NONE)
+    }
+
+    pub(crate) fn set_meta(&mut self, meta: Encoded) {
+        self.meta = (meta != EMPTY).then(|| Box::new(meta));
+    }
+
     /// Puts the message into a receiver's care.
     pub(crate) fn charge(&mut self, port: Arc<Port>) {
         self.duty = Some(Duty(port));
@@ -332,7 +339,7 @@ impl Msg {
             self.to.clone().into_contents(),
         );
         report.reply_to = self.id;
-        report.meta = wire::encode(&Report { reason, place }).unwrap_or_else(|_| Encoded::empty_struct());
+        report.set_meta(wire::encode(&Report { reason, place }).unwrap_or(EMPTY));
         Some(report)
     }
 
@@ -342,7 +349,7 @@ impl Msg {
         let mut refused = Msg::new(self.to.clone(), subject, self.subject.to_string().into_contents());
         refused.from.net.clone_from(&self.from.net);
         refused.reply_to = self.reply_to;
-        refused.meta = refusal(reason);
+        refused.set_meta(refusal(reason));
         refused
     }
 
@@ -355,7 +362,7 @@ impl Msg {
         // A Python directory compares the text by which it addressed us with the text in the answer.
         self.from.net = std::mem::replace(&mut self.to, asker).net;
         self.reply_to = self.id.take();
-        self.meta = meta;
+        self.set_meta(meta);
         duty.0.answer(self);
         Handled(())
     }
@@ -367,20 +374,20 @@ fn refusal(reason: &str) -> Encoded {
     struct Refusal<'a> {
         reason: &'a str,
     }
-    wire::encode(&Refusal { reason }).unwrap_or_else(|_| Encoded::empty_struct())
+    wire::encode(&Refusal { reason }).unwrap_or(EMPTY)
 }
 
 impl Deref for Msg {
-    type Target = Parts;
+    type Target = Head;
 
-    fn deref(&self) -> &Parts {
-        &self.0
+    fn deref(&self) -> &Head {
+        &self.head
     }
 }
 
 impl DerefMut for Msg {
-    fn deref_mut(&mut self) -> &mut Parts {
-        &mut self.0
+    fn deref_mut(&mut self) -> &mut Head {
+        &mut self.head
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Port {
     /// Messages for an agent, in the queue or in a handler's hands.
     inside: AtomicUsize,
     room: Arc<Notify>,
+    /// Somebody has found no room, and may wait for it.
+    was_full: AtomicBool,
     allows_shutdown: AtomicBool,
     is_stopping: AtomicBool,
 }
@@ -96,6 +98,7 @@ impl Port {
             inbox: Mutex::new(Inbox { receiver: Receiver::Reports, queue: VecDeque::new(), waiting: None }),
             inside: AtomicUsize::new(0),
             room: Arc::default(),
+            was_full: AtomicBool::new(false),
             allows_shutdown: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         })
@@ -295,8 +298,10 @@ impl Port {
 
     /// A message left the mailbox and the handler's hands.
     pub(crate) fn leave(&self) {
-        self.inside.fetch_sub(1, Ordering::Release);
-        self.room.notify_one();
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        if self.was_full.load(Ordering::SeqCst) {
+            self.room.notify_one();
+        }
     }
 
     /// Whether no message is in the mailbox or in a handler's hands.
@@ -352,9 +357,12 @@ impl Port {
         // What was on its way when the agent had to stop sending still comes back; beyond that, reports are forged.
         let limit = if is_report { mailbox * 2 + link::OPEN } else { mailbox };
         // Called under the lock of the inbox: nobody else enters meanwhile.
-        let has_room = self.inside.load(Ordering::Acquire) < limit;
+        let has_room = self.inside.load(Ordering::SeqCst) < limit;
         if has_room {
-            self.inside.fetch_add(1, Ordering::Relaxed);
+            self.inside.fetch_add(1, Ordering::SeqCst);
+        } else {
+            // Room that comes before this is seen is found by the second try of those who wait for it.
+            self.was_full.store(true, Ordering::SeqCst);
         }
         has_room
     }

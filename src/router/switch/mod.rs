@@ -272,10 +272,12 @@ impl Switch {
     }
 
     fn pass_on(&self, endpoint: &Endpoint, mut msg: Msg, came: Came) -> Result<(), Unsent> {
-        if came != Came::Here
-            && let Err(reason) = wire::count_hop(&mut msg.meta, self.limits.hops)
-        {
-            return Err(Unsent::because(msg, reason));
+        if came != Came::Here {
+            let mut meta = msg.encoded_meta().clone();
+            if let Err(reason) = wire::count_hop(&mut meta, self.limits.hops) {
+                return Err(Unsent::because(msg, reason));
+            }
+            msg.set_meta(meta);
         }
         let envelope = match msg.envelope() {
             Ok(envelope) => envelope,
