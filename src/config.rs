@@ -25,6 +25,9 @@ pub struct Limits {
     /// What [`send`](crate::Connection::send) waits at most for room. Default 10 s: far above the time that a working agent takes to make some, and the end of agents that wait for each
     /// other in a circle.
     pub room: Duration,
+    /// Bytes of messages from other routers that their agents have not dealt with, in all; those of up to a kilobyte do not count. Default 256 MiB: sixteen of the largest. What
+    /// has no room is told `mailbox full`. Answers may take as much again.
+    pub unhandled: usize,
     /// Attempt to connect to another router. Default 2 s: far above any handshake on a healthy network, and a person still waits for it.
     pub connect: Duration,
     /// Contents that only a Rust router can read wait this long for the peer to say it is one. Default 250 ms: an answering hello takes two to five.
@@ -44,6 +47,7 @@ impl Default for Limits {
             ahead: 8192,
             outcome: Duration::from_mins(1),
             room: Duration::from_secs(10),
+            unhandled: 256 << 20,
             connect: Duration::from_secs(2),
             introduction: Duration::from_millis(250),
             hops: 16,

@@ -28,3 +28,5 @@ mod requests;
 mod routing;
 #[path = "promises/shutdown.rs"]
 mod shutdown;
+#[path = "promises/siege.rs"]
+mod siege;

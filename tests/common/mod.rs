@@ -140,6 +140,15 @@ impl Scene {
         files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
 
+    /// Removes what killed programs have left behind.
+    pub(crate) fn clear_away(&self) {
+        let own: Vec<Endpoint> = self.routers.borrow().iter().flat_map(Router::endpoints).collect();
+        let is_own = |file: &String| own.iter().any(|at| at.rest().ends_with(file.trim_end_matches(".lock")));
+        for file in self.files().iter().filter(|file| !is_own(file)) {
+            std::fs::remove_file(self.folder.join(file)).unwrap();
+        }
+    }
+
     async fn end(&self) {
         for router in self.routers.take() {
             router.shutdown().await;

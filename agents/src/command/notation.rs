@@ -15,6 +15,8 @@ use vlmessaging::wire::{
 };
 use vlmessaging::{Addr, Endpoint};
 
+/// What Ion 1.0 binary begins with.
+const MARKER: [u8; 4] = [0xE0, 1, 0, 0xEA];
 /// Brackets within brackets of a line. Default 1,000: a struct takes three levels here, and frames have at most 200.
 const DEPTH: usize = 1000;
 
@@ -31,9 +33,10 @@ pub(crate) struct Decoded {
     meta: Value,
 }
 
-/// Reads a frame, whatever the types of its fields.
+/// Reads a frame, whatever the types of its fields. Of Ion text too, for Python: it reads that.
 pub(crate) fn decode(frame: &Bytes, profile: Profile) -> Result<Decoded, Refused> {
-    let fields = read_positional(frame, profile)?;
+    let binary = if profile == Profile::Compat { binary_of_text(frame) } else { None };
+    let fields = read_positional(binary.as_ref().unwrap_or(frame), profile)?;
     let plain = |field: &Encoded| show(field, true);
     let [[net, machine, connection], [to_net, to_machine, to_connection]] = [&fields.from, &fields.to];
     Ok(Decoded {
@@ -45,6 +48,17 @@ pub(crate) fn decode(frame: &Bytes, profile: Profile) -> Result<Decoded, Refused
         contents: show(&fields.contents, false)?,
         meta: show(&fields.meta, false)?,
     })
+}
+
+/// The values of a frame of Ion text, in binary; none if it is no such frame.
+fn binary_of_text(frame: &Bytes) -> Option<Bytes> {
+    let text = std::str::from_utf8(frame).ok().filter(|text| depth_of(text) <= DEPTH)?;
+    let mut binary = Vec::new();
+    for value in &Element::read_all(text).ok().filter(|values| !values.is_empty())? {
+        let Encoded { bytes, symbols } = encode_element(value).ok()?;
+        binary.extend(MARKER.iter().chain(symbols.iter().flatten()).chain(&bytes));
+    }
+    Some(binary.into())
 }
 
 /// Writes a message; a line that is not one, or a message that the reader would refuse, is told.

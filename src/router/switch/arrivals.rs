@@ -298,10 +298,20 @@ impl Switch {
         if let (Came::Ipc, Some(net), Some(gateway)) = (came, &envelope.from.net, gateway) {
             self.heard_of(net, &gateway);
         }
+        let bytes = envelope.contents.wire_len() + envelope.meta.wire_len();
+        let weight = self.scale.weigh(bytes, envelope.reply_to.is_some(), self.limits.unhandled);
         let mut msg = Msg::of(envelope);
         msg.debt = debt;
-        let sent =
-            if self.takes(&msg) { self.dispatch(msg, came) } else { Err(Unsent::because(msg, Reason::ShuttingDown)) };
+        let sent = match weight {
+            _ if !self.takes(&msg) => Err(Unsent::because(msg, Reason::ShuttingDown)),
+            Ok(weight) => {
+                if let Some(weight) = weight {
+                    msg.debt = weight.with(std::mem::take(&mut msg.debt));
+                }
+                self.dispatch(msg, came)
+            }
+            Err(()) => Err(Unsent::because(msg, Reason::MailboxFull)),
+        };
         if let Err(unsent) = sent {
             self.report(&unsent.msg, unsent.reason);
         }

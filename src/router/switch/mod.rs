@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod links;
+mod weight;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -29,6 +30,7 @@ use crate::transport::{PipeId, Transport};
 use crate::wire;
 use arrivals::{Greets, PipeInfo, Sessions};
 use links::{LINKS, Links};
+use weight::Scale;
 
 pub(crate) struct Switch {
     pub(crate) limits: Limits,
@@ -44,6 +46,7 @@ pub(crate) struct Switch {
     links: RwLock<Links>,
     pipes: Mutex<HashMap<PipeId, PipeInfo>>,
     sessions: Mutex<Sessions>,
+    scale: Arc<Scale>,
     timers: Mutex<BTreeSet<(Instant, Endpoint)>>,
     /// The earliest timer is new.
     pub(crate) rearmed: Notify,
@@ -123,6 +126,7 @@ impl Switch {
             links: RwLock::default(),
             pipes: Mutex::default(),
             sessions: Mutex::default(),
+            scale: Arc::default(),
             timers: Mutex::default(),
             rearmed: Notify::new(),
             shutdown_asked: Notify::new(),
