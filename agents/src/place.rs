@@ -66,13 +66,18 @@ impl Place {
         }
     }
 
-    fn router(&self, speaks_tcp: bool) -> RouterBuilder {
+    /// How far the router of an agent reaches, as `--mode` says it.
+    pub(crate) fn mode_name(&self) -> &'static str {
+        if self.is_machine(false) { "machine" } else { "network" }
+    }
+
+    fn is_machine(&self, speaks_tcp: bool) -> bool {
         let speaks_tcp = speaks_tcp || self.net_listen.is_some() || !self.net_hub.is_empty();
-        let mut builder = match self.mode {
-            Some(Mode::Machine) => Router::machine(),
-            None if !speaks_tcp => Router::machine(),
-            _ => Router::network(),
-        };
+        self.mode.map_or(!speaks_tcp, |mode| mode == Mode::Machine)
+    }
+
+    fn router(&self, speaks_tcp: bool) -> RouterBuilder {
+        let mut builder = if self.is_machine(speaks_tcp) { Router::machine() } else { Router::network() };
         if let Some(folder) = &self.folder {
             builder = builder.folder(folder);
         }

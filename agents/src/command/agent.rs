@@ -125,7 +125,7 @@ impl RunAddOne {
         let (ipc, tcp) = place::endpoints(router);
         let own = router.known().into_iter().flat_map(|router| router.entries).find(|entry| entry.addr == *addr);
         print_json(&json!({
-            "event": "up", "pid": std::process::id(), "service": self.service, "params": self.params,
+            "event": "up", "pid": std::process::id(), "mode": self.place.mode_name(), "service": self.service, "params": self.params,
             "vnets": own.as_ref().map(|entry| &entry.vnets), "mEps": ipc, "nEps": tcp, "agent": addr,
             "agent_net": on_network, "directory": addr.with_connection(vlmessaging::DIRECTORY),
             "registered": own.is_some(),

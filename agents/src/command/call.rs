@@ -1,13 +1,15 @@
 //! `vlm call`: requests, one or many, to a service's nearest provider or to an address.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use actix::{Actor, Context, Handler};
 use clap::Args;
 use serde::Serialize;
-use vlmessaging::{Addr, Connection, Contents, Element, IntoContents, Msg, Router, Value};
+use vlmessaging::{Addr, Agent, Connection, Contents, Element, Handled, IntoContents, Msg, Router, Value};
 
 use super::progress::Progress;
 use super::target::{self, LOOKUP};
@@ -18,6 +20,8 @@ use crate::text::{Typed, json_of, shown};
 
 /// Round trips that are remembered for their distribution. Default a million: 16 MB; later ones are counted only.
 const TIMES: usize = 1_000_000;
+/// Subjects of what nobody waited for that are counted. Default 100: a call has one of its own.
+const SUBJECTS: usize = 100;
 /// A wrong answer is shown as far as this many characters. Default 200.
 const SHOWN: usize = 200;
 
@@ -92,6 +96,8 @@ struct Called {
     not_understood: u64,
     rtt_ms: Option<Times>,
     warmup_tries: Option<u64>,
+    /// What came that no request waited for, by subject: late answers, above all.
+    extras: BTreeMap<String, u64>,
     /// The last answer; null also where JSON cannot hold it.
     reply: Option<Value>,
     /// The last answer as Ion text.
@@ -104,6 +110,28 @@ struct Called {
     stats: serde_json::Value,
     #[serde(flatten)]
     failure: Option<Failure>,
+}
+
+/// The agent that requests come from. It counts what comes that no request waits for.
+#[derive(Clone, Default)]
+struct Strays(Rc<RefCell<BTreeMap<String, u64>>>);
+
+impl Actor for Strays {
+    type Context = Context<Self>;
+}
+
+impl Agent for Strays {}
+
+impl Handler<Msg> for Strays {
+    type Result = Handled;
+
+    fn handle(&mut self, msg: Msg, _: &mut Context<Self>) -> Handled {
+        let mut strays = self.0.borrow_mut();
+        if strays.len() < SUBJECTS || strays.contains_key(msg.subject()) {
+            *strays.entry(msg.subject().into()).or_default() += 1;
+        }
+        msg.unhandled()
+    }
 }
 
 /// Round trips in milliseconds.
@@ -165,7 +193,8 @@ impl Call {
         let (service, request) = self.request()?;
         let router = self.place.guest(self.addr.as_ref()).start().await?;
         let since = Instant::now();
-        let conn = router.connect();
+        let strays = Strays::default();
+        let conn = router.spawn(strays.clone()).connection();
         let found = match &self.addr {
             Some(addr) => Ok((addr.clone(), None)),
             None => self.look_up(&router, &conn, &service, &stop).await,
@@ -189,6 +218,7 @@ impl Call {
                 lookup_ms,
                 found,
                 warmup_tries,
+                extras: strays.0.take(),
                 closed,
                 stats,
                 ..Called::nothing()
@@ -446,6 +476,7 @@ impl Called {
             not_understood: 0,
             rtt_ms: None,
             warmup_tries: None,
+            extras: BTreeMap::new(),
             reply: None,
             reply_ion: None,
             shown: None,

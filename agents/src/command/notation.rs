@@ -17,6 +17,8 @@ use vlmessaging::{Addr, Endpoint};
 
 /// What Ion 1.0 binary begins with.
 const MARKER: [u8; 4] = [0xE0, 1, 0, 0xEA];
+/// Values in a frame.
+const FIELDS: usize = 12;
 /// Brackets within brackets of a line. Default 1,000: a struct takes three levels here, and frames have at most 200.
 const DEPTH: usize = 1000;
 
@@ -54,7 +56,7 @@ pub(crate) fn decode(frame: &Bytes, profile: Profile) -> Result<Decoded, Refused
 fn binary_of_text(frame: &Bytes) -> Option<Bytes> {
     let text = std::str::from_utf8(frame).ok().filter(|text| depth_of(text) <= DEPTH)?;
     let mut binary = Vec::new();
-    for value in &Element::read_all(text).ok().filter(|values| !values.is_empty())? {
+    for value in &Element::read_all(text).ok().filter(|values| values.len() == FIELDS)? {
         let Encoded { bytes, symbols } = encode_element(value).ok()?;
         binary.extend(MARKER.iter().chain(symbols.iter().flatten()).chain(&bytes));
     }

@@ -99,3 +99,20 @@ fn lines_that_make_no_sense_are_told_by_number() {
     let odd = folder.vlm_with(&["encode"], r#"{"toAddr": [null, null, 3], "subject": 3}"#).json();
     assert_eq!(odd["refused"], "odd");
 }
+
+#[test]
+fn frames_of_ion_text_are_read_as_python_reads_them() {
+    let folder = Folder::new("text");
+    let text = r#"$ion_1_0 "1" null null 4 null "ipc:///tmp/router_2" 3 "S" 7 null {a: [1, 2.5e0, "x"]} {}"#;
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let contents = json!({ "$map": [["a", [{ "$int": "1" }, { "$float": "4004000000000000", "repr": "2.5" }, "x"]]] });
+    let read = folder.vlm_with(&["decode"], &hex(text)).json();
+    assert_eq!((&read["decoded"]["subject"], &read["decoded"]["contents"]), (&json!("S"), &contents));
+    // Too few values, a decimal, another schema, and a reader that takes binary only.
+    let short = folder.vlm_with(&["decode"], &hex("\"1\" null")).json();
+    let decimal = folder.vlm_with(&["decode"], &hex(&text.replace("2.5e0", "2.5"))).json();
+    let schema = folder.vlm_with(&["decode"], &hex(&text.replace("\"1\"", "\"2\""))).json();
+    let rust = folder.vlm_with(&["decode", "--profile", "rust"], &hex(text)).json();
+    let refused = [short, decimal, schema, rust].map(|line| line["refused"].clone());
+    assert_eq!(refused, ["malformed", "unsupported", "schema", "malformed"]);
+}

@@ -71,6 +71,18 @@ fn a_late_answer_is_told_as_such() {
 }
 
 #[test]
+fn answers_that_come_too_late_are_counted() {
+    let folder = Folder::new("late");
+    let _agent = folder.start(&["agent", "add-one", "--delay-ms", "300"]);
+    let call = ["call", "AddOneAgent", "--count", "2", "--timeout-ms", "50", "--pause-ms", "600", "--json"];
+    let result = folder.vlm(&call).json();
+    // The second's may come after the end.
+    let late = result["extras"]["ADD_ONE"].as_u64().unwrap();
+    assert!((1..=2).contains(&late), "{result}");
+    assert_eq!(result["timed_out"], 2);
+}
+
+#[test]
 fn lost_requests_that_are_allowed_are_no_failure() {
     let folder = Folder::new("allowed");
     let _agent = folder.start(&["agent", "add-one", "--ping-only"]);
