@@ -104,7 +104,7 @@ fn lines_that_make_no_sense_are_told_by_number() {
 fn frames_of_ion_text_are_read_as_python_reads_them() {
     let folder = Folder::new("text");
     let text = r#"$ion_1_0 "1" null null 4 null "ipc:///tmp/router_2" 3 "S" 7 null {a: [1, 2.5e0, "x"]} {}"#;
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let contents = json!({ "$map": [["a", [{ "$int": "1" }, { "$float": "4004000000000000", "repr": "2.5" }, "x"]]] });
     let read = folder.vlm_with(&["decode"], &hex(text)).json();
     assert_eq!((&read["decoded"]["subject"], &read["decoded"]["contents"]), (&json!("S"), &contents));
