@@ -72,7 +72,7 @@ pub(crate) struct Sides {
     plain: actix::Addr<Plain>,
     conn: Connection,
     ours: Addr,
-    _router: Router,
+    router: Router,
 }
 
 impl Sides {
@@ -88,7 +88,11 @@ impl Sides {
         let router = builder.start().await.expect("a router");
         let plain = Plain::start_in_arbiter(thread, |_| Plain);
         let ours = router.spawn_on(thread, || Ours).addr();
-        Self { plain, conn: router.connect(), ours, _router: router }
+        Self { plain, conn: router.connect(), ours, router }
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        self.router.connect()
     }
 
     pub(crate) async fn ask_plain(&self, number: i64) {

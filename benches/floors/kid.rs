@@ -38,7 +38,11 @@ impl Kid {
 
     /// What follows `READY`: the first line of a server.
     pub(crate) fn ready(&self) -> String {
-        let line = self.line(Duration::from_secs(10)).expect("the server is ready within 10 s");
+        self.ready_within(Duration::from_secs(10))
+    }
+
+    pub(crate) fn ready_within(&self, limit: Duration) -> String {
+        let line = self.line(limit).expect("the server is ready in time");
         line.strip_prefix("READY ").expect("a READY line").to_owned()
     }
 

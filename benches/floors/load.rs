@@ -1,5 +1,6 @@
 //! What is sent, how arrivals are counted, and what a run took from the machine.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub(crate) enum Load {
     Outstanding { count: usize, window: usize },
     /// Messages one way.
     Stream { count: usize, size: usize },
+    /// Messages one way of 64 bytes, from so many senders at once.
+    Together { count: usize, senders: usize },
 }
 
 /// What came of it.
@@ -42,7 +45,10 @@ pub(crate) struct Outcome {
 impl Load {
     pub(crate) fn count(self) -> usize {
         match self {
-            Self::Sequential { count } | Self::Outstanding { count, .. } | Self::Stream { count, .. } => count,
+            Self::Sequential { count }
+            | Self::Outstanding { count, .. }
+            | Self::Stream { count, .. }
+            | Self::Together { count, .. } => count,
         }
     }
 
@@ -52,6 +58,7 @@ impl Load {
             Self::Sequential { count } => ("sequential", count, 0),
             Self::Outstanding { count, window } => ("outstanding", count, window),
             Self::Stream { count, size } => ("stream", count, size),
+            Self::Together { count, senders } => ("together", count, senders),
         };
         [what.into(), count.to_string(), more.to_string()]
     }
@@ -63,6 +70,7 @@ impl Load {
             "sequential" => Self::Sequential { count },
             "outstanding" => Self::Outstanding { count, window: more },
             "stream" => Self::Stream { count, size: more },
+            "together" => Self::Together { count, senders: more },
             _ => panic!("no such load: {what}"),
         }
     }
@@ -74,6 +82,14 @@ pub(crate) fn body(number: usize, size: usize) -> String {
     write!(body, "{number:0DIGITS$}").expect("a string takes everything");
     body.push_str(&"x".repeat(size - DIGITS));
     body
+}
+
+/// The bodies of one of several senders; each is in order for itself.
+pub(crate) fn share(count: usize, senders: usize, sender: usize) -> impl Iterator<Item = String> {
+    let letter = char::from(b'a' + u8::try_from(sender).expect("few senders"));
+    let each = count / senders;
+    (sender * each..(sender + 1) * each)
+        .map(move |number| format!("{number:0DIGITS$}{}", letter.to_string().repeat(64 - DIGITS)))
 }
 
 pub(crate) fn number_of(body: &str) -> Option<usize> {
@@ -89,7 +105,8 @@ struct Arrivals {
     seen: Vec<bool>,
     good: u64,
     disordered: u64,
-    next: usize,
+    /// By the letter of the sender.
+    next: HashMap<u8, usize>,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -107,8 +124,10 @@ impl Tally {
             return;
         }
         arrivals.good += 1;
-        arrivals.disordered += u64::from(number < arrivals.next);
-        arrivals.next = arrivals.next.max(number + 1);
+        let next = arrivals.next.entry(body.as_bytes().get(DIGITS).copied().unwrap_or_default()).or_default();
+        let late = number < *next;
+        *next = (number + 1).max(*next);
+        arrivals.disordered += u64::from(late);
         arrivals.first.get_or_insert(now);
         arrivals.last = Some(now);
     }

@@ -14,9 +14,11 @@
 //!
 //! - `in process/*` (`in_process`): one agent asked or told by another party of the same router; the floor is `actix::Addr::send` and `do_send`. `two threads`
 //!   has the agent on an arbiter of its own, `pinned` both threads on one CPU.
-//! - `ipc/*`, `tcp/*` (`pairs`): a client and a server process, contents a 64 byte string, or 16 KiB. Shapes of the floor (`raw`): *two ways* is
+//! - `ipc/*`, `tcp/*` (`pairs`): a client and a server process, contents a string of 64 bytes, or more. Shapes of the floor (`raw`): *two ways* is
 //!   what the library uses, a listener for any number of peers on each side that only receives, and a plain dialer towards the peer that only sends;
 //!   *one pipe* is the best that nng can do, plain Pair1 both ways, with buffers of 1,024 messages where many are on their way.
+//! - `two hops/*`: the client reaches the server through a router that passes on, tcp and then a unix socket.
+//! - `size/*` (`size`): what a router costs that holds much, beside one that holds little.
 //! - `tcp, not dialable/*`: the client does not listen, so it is answered on the pipe that it dialed.
 //! - `cold start/*` (`start`): from before a program's process is made until its parent has read that it was answered; at the end the library shuts
 //!   down in order, which `until its end` adds. The floor dials and asks with raw nng.
@@ -37,7 +39,9 @@ mod ours;
 mod pairs;
 mod raw;
 mod report;
+mod size;
 mod start;
+mod unix;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,6 +92,9 @@ fn main() -> ExitCode {
         ["@client", ref rest @ ..] => pairs::client(rest),
         ["@server", "ours", ref rest @ ..] => ours::server(rest),
         ["@server", "raw", ref rest @ ..] => raw::server(rest),
+        ["@server", "unix", ref rest @ ..] => unix::server(rest),
+        ["@server", "many", ref rest @ ..] => size::many(rest),
+        ["@size", ref rest @ ..] => size::child(rest),
         ["@cold", ref rest @ ..] => start::cold_client(rest),
         ["@idle", what, folder] => start::idle_program(what, folder),
         // `cargo test --all-targets` runs it without.
@@ -105,6 +112,7 @@ fn all(words: &[&str]) {
     let load = load::average();
     in_process::measure(&mut run);
     pairs::measure(&mut run);
+    size::measure(&mut run);
     start::measure_cold(&mut run);
     start::measure_idle(&mut run);
     counts::measure(&mut run);

@@ -9,7 +9,7 @@ use actix::{Actor, Context, Handler};
 use vlmessaging::{Addr, Agent, Connection, Endpoint, Handled, Msg, Registration, Router, RouterBuilder};
 
 use crate::kid::{Kid, serve};
-use crate::load::{Load, Outcome, PATIENCE, Tally, WARM_UP, body, of_answers, of_round_trips};
+use crate::load::{Load, Outcome, PATIENCE, Tally, WARM_UP, body, of_answers, of_round_trips, share};
 
 /// What the agent of [`server`] provides, if it is told to.
 pub(crate) const SERVICE: &str = "FloorsEcho";
@@ -67,6 +67,11 @@ pub(crate) fn server(words: &[&str]) {
     serve(&started.recv().expect("a router"), &tally);
 }
 
+/// An agent that answers, for as long as its router runs.
+pub(crate) fn echo(router: &Router) -> Addr {
+    router.spawn(Echo { tally: Arc::default() }).addr()
+}
+
 /// An address as [`server`] says it.
 pub(crate) fn parse(ready: &str) -> Addr {
     let (endpoint, number) = ready.split_once(' ').expect("endpoint and number");
@@ -89,23 +94,46 @@ pub(crate) struct Client {
     pub(crate) server: Kid,
     to: Addr,
     conn: Connection,
-    _router: Router,
+    router: Router,
+    /// What passes messages on, if something does.
+    _gateway: Option<Kid>,
 }
 
 impl Client {
     pub(crate) async fn start(over: &str, folder: &str) -> Self {
-        let server = Kid::start(&["@server", "ours", over, folder]);
-        let to = parse(&server.ready());
-        let router = builder(over, folder).start().await.expect("a router");
+        let two_hops = over == "two-hops";
+        let server = Kid::start(&["@server", "ours", if two_hops { "ipc" } else { over }, folder]);
+        let mut to = parse(&server.ready());
+        let gateway = two_hops.then(|| Kid::start(&["@server", "ours", "tcp", folder]));
+        if let Some(gateway) = &gateway {
+            to.net = parse(&gateway.ready()).net;
+        }
+        let router = builder(if two_hops { "tcp" } else { over }, folder).start().await.expect("a router");
         let conn = router.connect();
-        Self { server, to, conn, _router: router }
+        Self { server, to, conn, router, _gateway: gateway }
     }
 
     pub(crate) async fn run(&mut self, load: Load) -> Outcome {
         match load {
             Load::Sequential { count } => self.sequential(count).await,
             Load::Outstanding { count, window } => self.outstanding(count, window).await,
-            Load::Stream { count, size } => self.stream(count, size).await,
+            Load::Stream { count, size } => {
+                let sent = one_way(&self.conn, &self.to, (0..count).map(|number| body(number, size)));
+                sent.await;
+                self.arrived(count).await
+            }
+            Load::Together { count, senders } => {
+                let tasks: Vec<_> = (0..senders)
+                    .map(|sender| {
+                        let (conn, to) = (self.router.connect(), self.to.clone());
+                        actix::spawn(async move { one_way(&conn, &to, share(count, senders, sender)).await })
+                    })
+                    .collect();
+                for task in tasks {
+                    task.await.expect("a task that does not panic");
+                }
+                self.arrived(count).await
+            }
         }
     }
 
@@ -146,13 +174,7 @@ impl Client {
         of_answers(good.get(), count, began.elapsed().as_secs_f64())
     }
 
-    async fn stream(&mut self, count: usize, size: usize) -> Outcome {
-        for number in 0..count {
-            if let Err(error) = self.conn.send(&self.to, "EVENT", body(number, size)).await {
-                eprintln!("not sent: {error}");
-                break;
-            }
-        }
+    async fn arrived(&mut self, count: usize) -> Outcome {
         let mut outcome: Outcome = {
             let told = self.server.ask(&format!("wait {count}"), PATIENCE).expect("the server counts");
             serde_json::from_str(&told).expect("an outcome")
@@ -168,6 +190,15 @@ impl Client {
     pub(crate) async fn warm_up(&self) {
         for number in 0..WARM_UP {
             assert!(ask(&self.conn, &self.to, body(number, 64)).await, "our server answers");
+        }
+    }
+}
+
+async fn one_way(conn: &Connection, to: &Addr, bodies: impl Iterator<Item = String>) {
+    for body in bodies {
+        if let Err(error) = conn.send(to, "EVENT", body).await {
+            eprintln!("not sent: {error}");
+            return;
         }
     }
 }

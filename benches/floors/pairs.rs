@@ -6,7 +6,7 @@ use crate::kid::Kid;
 use crate::load::{self, Load, Outcome, cpu_micros};
 use crate::raw::Shape;
 use crate::report::Row;
-use crate::{Run, ours, raw};
+use crate::{Run, ours, raw, unix};
 
 /// A client that takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -26,6 +26,13 @@ pub(crate) fn client(words: &[&str]) {
             let outcome = client.run(load).await;
             Outcome { cpu: cpu_of(&client.server) - before, ..outcome }
         }),
+        "unix" => {
+            let mut client = unix::Client::start(folder);
+            client.warm_up();
+            let before = cpu_of(&client.server);
+            let outcome = client.run(load);
+            Outcome { cpu: cpu_of(&client.server) - before, ..outcome }
+        }
         shape => {
             let mut client = raw::Client::start(shape, over, folder);
             client.warm_up();
@@ -54,6 +61,7 @@ pub(crate) fn measure(run: &mut Run) {
         rates(run, over, over);
         ten_thousand(run, over);
     }
+    two_hops(run);
     round_trips(run, "tcp-undialable", "tcp, not dialable");
     rates(run, "tcp-undialable", "tcp, not dialable");
 }
@@ -86,24 +94,67 @@ fn round_trips(run: &mut Run, over: &str, title: &str) {
 fn rates(run: &mut Run, over: &str, title: &str) {
     let requests = Load::Outstanding { count: run.count(100_000), window: 1_000 };
     let events = Load::Stream { count: run.count(200_000), size: 64 };
+    let together = Load::Together { count: run.count(200_000) / 16 * 16, senders: 16 };
+    let kilo = Load::Stream { count: run.count(100_000), size: 1 << 10 };
     let bulk = Load::Stream { count: run.count(20_000), size: 16 << 10 };
+    let mega = Load::Stream { count: run.count(500), size: 1 << 20 };
     let lines = [
         (format!("{title}/requests, 1,000 outstanding"), requests, "1/s", 1.0),
         (format!("{title}/stream of 64 B"), events, "1/s", 1.0),
+        (format!("{title}/stream of 64 B, 16 senders"), together, "1/s", 1.0),
+        (format!("{title}/stream of 1 KiB"), kilo, "MB/s", 1_024.0 / 1e6),
         (format!("{title}/stream of 16 KiB"), bulk, "MB/s", 16_384.0 / 1e6),
+        (format!("{title}/stream of 1 MiB"), mega, "MB/s", 1_048_576.0 / 1e6),
     ];
     for (name, load, unit, scale) in lines {
         if !run.wants(&name) {
             continue;
         }
-        let [ours, floor] = take_turns(run, ["ours", Shape::Buffered.word()], over, load, "anywhere");
         let figures = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.figure * scale).collect();
         let cpus = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.cpu).collect();
-        let row = Row::new(&name, unit, figures(&ours), figures(&floor)).beside("nng, one pipe, buffers");
-        let cpu = Row::new(format!("{name}, CPU of both"), "us/op", cpus(&ours), cpus(&floor));
+        let [ours, floor, socket] = if over == "ipc" {
+            take_turns(run, ["ours", Shape::Buffered.word(), "unix"], over, load, "anywhere")
+        } else {
+            let [ours, floor] = take_turns(run, ["ours", Shape::Buffered.word()], over, load, "anywhere");
+            [ours, floor, Vec::new()]
+        };
         let (lost, disordered) = (ours.iter().map(|o| o.lost).sum(), ours.iter().map(|o| o.disordered).sum());
+        let row = Row::new(&name, unit, figures(&ours), figures(&floor)).beside("nng, one pipe, buffers");
         run.report.add(row.lost(lost, disordered));
+        let cpu = Row::new(format!("{name}, CPU of both"), "us/op", cpus(&ours), cpus(&floor));
         run.report.add(cpu.beside("nng, one pipe, buffers"));
+        if !socket.is_empty() {
+            let row = Row::new(format!("{name}, bare"), unit, figures(&ours), figures(&socket));
+            run.report.add(row.beside("a coalescing unix socket").lost(lost, disordered));
+        }
+    }
+}
+
+/// Over a router that passes on, from TCP to a unix socket; the floor is the first hop alone.
+fn two_hops(run: &mut Run) {
+    let lines = [
+        ("two hops/round trip, pinned", Load::Sequential { count: run.count(10_000) }, "us, p50", "pinned"),
+        (
+            "two hops/requests, 1,000 outstanding",
+            Load::Outstanding { count: run.count(100_000), window: 1_000 },
+            "1/s",
+            "anywhere",
+        ),
+        ("two hops/stream of 64 B", Load::Stream { count: run.count(200_000), size: 64 }, "1/s", "anywhere"),
+    ];
+    for (name, load, unit, placed) in lines {
+        if !run.wants(name) {
+            continue;
+        }
+        let (mut two, mut one) = (Vec::new(), Vec::new());
+        for _ in 0..run.rounds(5) {
+            two.push(once(run, "ours", "two-hops", load, placed));
+            one.push(once(run, "ours", "tcp", load, placed));
+        }
+        let figures = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.figure).collect();
+        let (lost, disordered) = (two.iter().map(|o| o.lost).sum(), two.iter().map(|o| o.disordered).sum());
+        let row = Row::new(name, unit, figures(&two), figures(&one)).beside("this library, one hop over tcp");
+        run.report.add(row.lost(lost, disordered));
     }
 }
 
@@ -138,7 +189,7 @@ fn take_turns<const N: usize>(
     placed: &str,
 ) -> [Vec<Outcome>; N] {
     let mut outcomes: [Vec<Outcome>; N] = std::array::from_fn(|_| Vec::new());
-    for _ in 0..run.rounds(3) {
+    for _ in 0..run.rounds(5) {
         for (who, outcomes) in who.iter().zip(&mut outcomes) {
             outcomes.push(once(run, who, over, load, placed));
         }

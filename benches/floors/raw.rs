@@ -12,7 +12,7 @@ use nng::{Aio, AioResult, AioState, Message, Protocol, Socket};
 use nng_sys::nng_socket;
 
 use crate::kid::{Kid, serve};
-use crate::load::{Load, Outcome, PATIENCE, Tally, WARM_UP, body, number_of, of_answers, of_round_trips};
+use crate::load::{Load, Outcome, PATIENCE, Tally, WARM_UP, body, number_of, of_answers, of_round_trips, share};
 
 const QUESTION: u8 = b'Q';
 const ONE_WAY: u8 = b'E';
@@ -88,6 +88,7 @@ impl Client {
             Load::Sequential { count } => self.sequential(count),
             Load::Outstanding { count, window } => self.outstanding(count, window),
             Load::Stream { count, size } => self.stream(count, size),
+            Load::Together { count, senders } => self.together(count, senders),
         }
     }
 
@@ -131,6 +132,21 @@ impl Client {
         for number in 0..count {
             self.send(ONE_WAY, &body(number, size));
         }
+        let told = self.server.ask(&format!("wait {count}"), PATIENCE).expect("the server counts");
+        serde_json::from_str(&told).expect("an outcome")
+    }
+
+    fn together(&mut self, count: usize, senders: usize) -> Outcome {
+        std::thread::scope(|threads| {
+            for sender in 0..senders {
+                let socket = self.sender.clone();
+                threads.spawn(move || {
+                    for body in share(count, senders, sender) {
+                        socket.send(frame(ONE_WAY, &body)).expect("raw nng sends");
+                    }
+                });
+            }
+        });
         let told = self.server.ask(&format!("wait {count}"), PATIENCE).expect("the server counts");
         serde_json::from_str(&told).expect("an outcome")
     }
