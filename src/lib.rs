@@ -54,7 +54,7 @@ pub use failure::{NotDelivered, Reason};
 pub use msg::{Handled, Msg};
 pub use router::{FOLDER_VARIABLE, Mode, Router, RouterBuilder, Stats};
 pub use timer::Timer;
-pub use transport::{DialError, ListenError};
+pub use transport::{DialError, ListenError, SOCKETS_VARIABLE, Sockets};
 pub use value::Value;
 pub use wire::Element;
 

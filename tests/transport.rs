@@ -1,4 +1,4 @@
-//! One contract, kept by every transport: the simulated network, nng over ipc, nng over TCP.
+//! One contract, kept by every transport: the simulated network, and every kind of sockets over ipc and TCP.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -6,7 +6,7 @@
 mod contract;
 #[path = "transport/memory_only.rs"]
 mod memory_only;
-#[path = "transport/nng_only.rs"]
-mod nng_only;
+#[path = "transport/sockets_only.rs"]
+mod sockets_only;
 #[path = "transport/world.rs"]
 mod world;

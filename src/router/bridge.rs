@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
 
 use crate::addr::Endpoint;
 use crate::router::switch::Switch;
@@ -24,8 +24,14 @@ impl Bridge {
         switch: &Arc<Switch>,
         make: impl FnOnce(EventSink) -> io::Result<Arc<dyn Transport>>,
     ) -> io::Result<actix::Addr<Self>> {
-        let events = switch.clone();
-        let transport = make(Arc::new(move |event| events.happened(event)))?;
+        // The switch holds the transport, which must not hold the switch: neither would end.
+        let events = Arc::downgrade(switch);
+        let happened = move |event| {
+            if let Some(switch) = events.upgrade() {
+                switch.happened(event);
+            }
+        };
+        let transport = make(Arc::new(happened))?;
         switch.use_transport(transport.clone());
         Ok(Self { switch: switch.clone(), transport }.start())
     }
@@ -80,21 +86,22 @@ impl Handler<Listen> for Bridge {
     }
 }
 
-/// Ends every connection, waiting at most so long for what is on its way.
+/// Ends every connection, waiting at most so long for what is on its way, and then the actor.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
 pub(crate) struct CloseDown(pub(crate) Duration);
 
 impl Handler<CloseDown> for Bridge {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseActFuture<Self, ()>;
 
-    fn handle(&mut self, CloseDown(limit): CloseDown, _: &mut Context<Self>) -> ResponseFuture<()> {
+    fn handle(&mut self, CloseDown(limit): CloseDown, _: &mut Context<Self>) -> ResponseActFuture<Self, ()> {
         let transport = self.transport.clone();
-        Box::pin(async move {
+        let closing = async move {
             let closing = tokio::task::spawn_blocking(move || transport.shutdown(limit));
             if closing.await.is_err() {
                 tracing::error!("the transport panicked while it closed");
             }
-        })
+        };
+        Box::pin(closing.into_actor(self).map(|(), _, ctx| ctx.stop()))
     }
 }

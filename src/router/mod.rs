@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
 
 use crate::addr::{Addr, Endpoint};
 use crate::agent::{self, Agent, Spawned, Supervised};
@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::connection::Connection;
 use crate::directory::{self, Directory, Known, Wake};
 use crate::error::{JoinError, StartError};
-use crate::transport::{EventSink, ListenError, Options, Transport, nng::NngTransport};
+use crate::transport::{EventSink, ListenError, Options, Sockets, Transport};
 use bridge::{Bridge, CloseDown, Listen};
 use clock::SystemClock;
 pub use counters::Stats;
@@ -63,6 +63,7 @@ pub struct RouterBuilder {
     hubs: Vec<Endpoint>,
     vnets: Vec<String>,
     limits: Limits,
+    sockets: Option<Sockets>,
     transport: Option<MakeTransport>,
 }
 
@@ -168,6 +169,7 @@ impl RouterBuilder {
             hubs: Vec::new(),
             vnets: Vec::new(),
             limits: Limits::default(),
+            sockets: None,
             transport: None,
         }
     }
@@ -221,7 +223,13 @@ impl RouterBuilder {
         self
     }
 
-    /// Another transport than nng.
+    /// Which sockets it uses, where several are compiled in. Default: the environment variable `VLM_SOCKETS`, else nng. The wire is the same.
+    pub fn sockets(mut self, sockets: Sockets) -> Self {
+        self.sockets = Some(sockets);
+        self
+    }
+
+    /// Another transport than over sockets.
     #[doc(hidden)]
     pub fn transport(mut self, make: impl FnOnce(EventSink) -> io::Result<Arc<dyn Transport>> + 'static) -> Self {
         self.transport = Some(Box::new(make));
@@ -292,10 +300,13 @@ impl RouterBuilder {
             dial_limit: self.limits.connect,
             ..Options::default()
         };
-        let make = self
-            .transport
-            .take()
-            .unwrap_or_else(|| Box::new(move |sink| Ok(Arc::new(NngTransport::new(sink, options)?))));
+        let make = match (self.transport.take(), self.sockets) {
+            (Some(make), _) => make,
+            (None, sockets) => {
+                let sockets = sockets.map_or_else(Sockets::chosen, Ok).map_err(StartError::Options)?;
+                Box::new(move |sink| sockets.start(sink, options))
+            }
+        };
         let bridge = Bridge::start(switch, make).map_err(StartError::Transport)?;
         let pid = std::process::id();
         for number in pid..pid.saturating_add(ENDPOINTS_TRIED) {
@@ -355,11 +366,11 @@ struct Shutdown;
 
 /// A program, or an agent on behalf of a message, ends the router.
 impl Handler<Shutdown> for RouterActor {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseActFuture<Self, ()>;
 
-    fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> ResponseFuture<()> {
+    fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> ResponseActFuture<Self, ()> {
         let (switch, bridge, directory) = (self.switch.clone(), self.bridge.clone(), self.directory.clone());
-        Box::pin(async move {
+        let ending = async move {
             if switch.stage() != Stage::Running {
                 let mut ended = switch.ended();
                 // An error means that the router is no more, which is what was waited for.
@@ -381,7 +392,8 @@ impl Handler<Shutdown> for RouterActor {
                 tracing::error!("the transport actor ended before its router");
             }
             switch.end();
-        })
+        };
+        Box::pin(ending.into_actor(self).map(|(), _, ctx| ctx.stop()))
     }
 }
 

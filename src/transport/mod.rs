@@ -11,11 +11,23 @@
 //! # Not promised
 //!
 //! `Sent` says that the next frame may be handed over, not that the peer has this one. A pipe that ends loses what was on its way.
-//! On an *accepted* pipe more than two frames on their way may be dropped without a word: whoever sends there must wait for the
-//! peer's word in between. On an accepted *ipc* pipe nothing should be sent at all ([`nng`] says why): dial the peer.
+//! On an *accepted* pipe of nng's more than two frames on their way may be dropped without a word: whoever sends there must wait for the
+//! peer's word in between. On an accepted *ipc* pipe nothing should be sent at all (`nng` says why): dial the peer. `sp` has neither limit, but
+//! a router does not know what the peer uses.
 
+#[cfg(any(feature = "nng", feature = "sp"))]
+mod claim;
+#[cfg(any(feature = "nng", feature = "sp"))]
+mod lane;
 pub mod memory;
+#[cfg(feature = "nng")]
 pub mod nng;
+#[cfg(any(feature = "nng", feature = "sp"))]
+mod sockets;
+#[cfg(feature = "sp")]
+pub mod sp;
+#[cfg(any(feature = "nng", feature = "sp"))]
+mod workers;
 
 use std::io;
 use std::sync::Arc;
@@ -24,6 +36,71 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::addr::Endpoint;
+
+/// Which sockets a router uses. On the wire they are the same: routers of both kinds, and Python's, are in one network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sockets {
+    /// nng, the C library: what Python routers use.
+    #[cfg(feature = "nng")]
+    Nng,
+    /// The same wire in Rust alone: no C, one thread, and a message is handled by the thread that reads it.
+    #[cfg(feature = "sp")]
+    Sp,
+}
+
+/// The environment variable that says which sockets a router uses that does not say so itself: `nng` or `sp`.
+pub const SOCKETS_VARIABLE: &str = "VLM_SOCKETS";
+
+impl Sockets {
+    /// Every kind that is compiled in, the default first.
+    pub const ALL: &[Self] = &[
+        #[cfg(feature = "nng")]
+        Self::Nng,
+        #[cfg(feature = "sp")]
+        Self::Sp,
+    ];
+
+    /// What the environment asks for, else the first that is compiled in.
+    pub(crate) fn chosen() -> Result<Self, String> {
+        match std::env::var(SOCKETS_VARIABLE) {
+            Ok(name) => name.parse().map_err(|reason| format!("{SOCKETS_VARIABLE}: {reason}")),
+            Err(_) => Self::ALL.first().copied().ok_or_else(|| "no sockets: build with the feature nng or sp".into()),
+        }
+    }
+
+    /// Starts a transport with them.
+    #[doc(hidden)]
+    pub fn start(self, sink: EventSink, options: Options) -> io::Result<Arc<dyn Transport>> {
+        match self {
+            #[cfg(feature = "nng")]
+            Self::Nng => Ok(Arc::new(nng::NngTransport::new(sink, options)?)),
+            #[cfg(feature = "sp")]
+            Self::Sp => Ok(Arc::new(sp::SpTransport::new(sink, options)?)),
+        }
+    }
+}
+
+impl std::fmt::Display for Sockets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match *self {
+            #[cfg(feature = "nng")]
+            Self::Nng => "nng",
+            #[cfg(feature = "sp")]
+            Self::Sp => "sp",
+        })
+    }
+}
+
+impl std::str::FromStr for Sockets {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        let found = Self::ALL.iter().find(|sockets| sockets.to_string() == name);
+        found.copied().ok_or_else(|| format!("{name:?} names no sockets of this program: say {}", names()))
+    }
+}
 
 /// Names one pipe for as long as its transport lives; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

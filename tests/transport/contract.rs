@@ -3,15 +3,30 @@
 use std::time::{Duration, Instant};
 
 use vlmessaging::transport::{DialError, Event, ListenError, Options, Origin, SendError};
-use vlmessaging::{Endpoint, Scheme};
+use vlmessaging::{Endpoint, Scheme, Sockets};
 
 use crate::world::{Kind, PATIENCE, Peer, World, connect, connect_to};
 
 macro_rules! contract {
     ($($name:ident)*) => {
-        mod memory { $(#[test] fn $name() { super::$name(&super::World::new(super::Kind::Memory)); })* }
-        mod ipc { $(#[test] fn $name() { super::$name(&super::World::new(super::Kind::Ipc)); })* }
-        mod tcp { $(#[test] fn $name() { super::$name(&super::World::new(super::Kind::Tcp)); })* }
+        mod memory { $(#[test] fn $name() { super::$name(&super::World::simulated()); })* }
+        #[cfg(feature = "nng")]
+        mod nng {
+            use super::{World, Kind, Sockets};
+            mod ipc { $(#[test] fn $name() { super::super::$name(&super::World::with(super::Sockets::Nng, super::Kind::Ipc)); })* }
+            mod tcp { $(#[test] fn $name() { super::super::$name(&super::World::with(super::Sockets::Nng, super::Kind::Tcp)); })* }
+        }
+        #[cfg(feature = "sp")]
+        mod sp {
+            use super::{World, Kind, Sockets};
+            mod ipc { $(#[test] fn $name() { super::super::$name(&super::World::with(super::Sockets::Sp, super::Kind::Ipc)); })* }
+            mod tcp { $(#[test] fn $name() { super::super::$name(&super::World::with(super::Sockets::Sp, super::Kind::Tcp)); })* }
+            mod on_an_arbiter {
+                use super::{World, Kind, Sockets};
+                mod ipc { $(#[test] fn $name() { super::super::super::$name(&super::World::on_an_arbiter(super::Sockets::Sp, super::Kind::Ipc)); })* }
+                mod tcp { $(#[test] fn $name() { super::super::super::$name(&super::World::on_an_arbiter(super::Sockets::Sp, super::Kind::Tcp)); })* }
+            }
+        }
     };
 }
 
@@ -338,7 +353,7 @@ fn a_dialer_that_is_closed_while_the_peer_talks_is_told_once(world: &World) {
 
 fn a_sink_may_call_back(world: &World) {
     use std::sync::{Arc, Mutex, OnceLock};
-    use vlmessaging::transport::{Transport, memory::MemoryTransport, nng::NngTransport};
+    use vlmessaging::transport::Transport;
 
     type Shared = Arc<OnceLock<Arc<dyn Transport>>>;
     let own: Shared = Arc::new(OnceLock::new());
@@ -351,13 +366,7 @@ fn a_sink_may_call_back(world: &World) {
         }
         seen.lock().unwrap().push(event);
     });
-    let echo: Arc<dyn Transport> = match world.kind {
-        Kind::Memory => {
-            let transport: Arc<MemoryTransport> = world.net().transport(sink, Options::default());
-            transport
-        }
-        _ => Arc::new(NngTransport::new(sink, Options::default()).unwrap()),
-    };
+    let echo = world.start(sink, Options::default());
     assert!(own.set(echo.clone()).is_ok());
     let at = echo.listen(&world.fresh()).unwrap();
     let a = world.peer();
@@ -380,7 +389,7 @@ fn a_sink_may_call_back(world: &World) {
 
 fn a_sink_may_shut_down(world: &World) {
     use std::sync::{Arc, OnceLock};
-    use vlmessaging::transport::{Transport, nng::NngTransport};
+    use vlmessaging::transport::Transport;
 
     let own: Arc<OnceLock<Arc<dyn Transport>>> = Arc::default();
     let me = own.clone();
@@ -389,10 +398,7 @@ fn a_sink_may_shut_down(world: &World) {
             me.shutdown(Duration::from_secs(5));
         }
     });
-    let other: Arc<dyn Transport> = match world.kind {
-        Kind::Memory => world.net().transport(sink, Options::default()),
-        _ => Arc::new(NngTransport::new(sink, Options::default()).unwrap()),
-    };
+    let other = world.start(sink, Options::default());
     assert!(own.set(other.clone()).is_ok());
     let at = other.listen(&world.fresh()).unwrap();
     let a = world.peer();

@@ -5,11 +5,11 @@ use std::time::Duration;
 use vlmessaging::Endpoint;
 use vlmessaging::transport::{DialError, Event, Options};
 
-use crate::world::{Kind, World, connect_to};
+use crate::world::{World, connect_to};
 
 #[test]
 fn a_cut_link_swallows_everything_and_nobody_is_told() {
-    let world = World::new(Kind::Memory);
+    let world = World::simulated();
     let (a, b) = (world.peer(), world.peer());
     let at = b.listen();
     let (there, here) = connect_to(&a, &b, &at);
@@ -34,7 +34,7 @@ fn a_cut_link_swallows_everything_and_nobody_is_told() {
 
 #[test]
 fn a_cut_that_swallowed_nothing_is_forgotten_when_it_heals() {
-    let world = World::new(Kind::Memory);
+    let world = World::simulated();
     let (a, b) = (world.peer(), world.peer());
     let at = b.listen();
     let (there, here) = connect_to(&a, &b, &at);
@@ -46,7 +46,7 @@ fn a_cut_that_swallowed_nothing_is_forgotten_when_it_heals() {
 
 #[test]
 fn a_frozen_process_handles_what_came_when_it_thaws() {
-    let world = World::new(Kind::Memory);
+    let world = World::simulated();
     let (a, b) = (world.peer(), world.peer());
     let at = b.listen();
     let (there, here) = connect_to(&a, &b, &at);
@@ -61,7 +61,7 @@ fn a_frozen_process_handles_what_came_when_it_thaws() {
 
 #[test]
 fn a_frame_takes_as_long_as_its_link() {
-    let world = World::new(Kind::Memory);
+    let world = World::simulated();
     let (a, b) = (world.peer(), world.peer());
     let delay = Duration::from_millis(80);
     world.net().set_delay(a.memory(), b.memory(), delay);
@@ -75,7 +75,7 @@ fn a_frame_takes_as_long_as_its_link() {
 
 #[test]
 fn a_third_frame_on_its_way_on_an_accepted_pipe_is_dropped_without_a_word() {
-    let world = World::new(Kind::Memory);
+    let world = World::simulated();
     let (a, b) = (world.peer(), world.peer());
     let at = b.listen();
     let (there, here) = connect_to(&a, &b, &at);
@@ -91,7 +91,7 @@ fn a_third_frame_on_its_way_on_an_accepted_pipe_is_dropped_without_a_word() {
 #[test]
 fn the_same_calls_give_the_same_events() {
     let run = || {
-        let world = World::new(Kind::Memory);
+        let world = World::simulated();
         let (a, b) = (world.peer(), world.peer());
         // Not `fresh`, whose folder differs from run to run.
         let at = b.transport().listen(&Endpoint::from("ipc:///r")).unwrap();

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vlmessaging::Endpoint;
 use vlmessaging::transport::memory::{MemoryNet, MemoryTransport};
-use vlmessaging::transport::nng::NngTransport;
 use vlmessaging::transport::{Event, EventSink, Options, PipeId, SendError, Transport};
+use vlmessaging::{Endpoint, Sockets};
 
 /// Far above what anything here takes: a test that waits that long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,9 +21,18 @@ pub(crate) enum Kind {
     Tcp,
 }
 
+/// How transports over sockets are made here.
+#[derive(Clone, Copy, Debug)]
+enum Made {
+    With(Sockets),
+    /// On an arbiter, which then serves them.
+    OnAnArbiter(Sockets),
+}
+
 /// A network, its folder and what it ends with.
 pub(crate) struct World {
     pub(crate) kind: Kind,
+    made: Made,
     net: MemoryNet,
     dir: PathBuf,
     next: AtomicUsize,
@@ -33,7 +41,7 @@ pub(crate) struct World {
 #[derive(Clone)]
 enum Own {
     Memory(Arc<MemoryTransport>),
-    Nng(Arc<NngTransport>),
+    Sockets(Arc<dyn Transport>),
 }
 
 /// One transport and what it was told.
@@ -50,12 +58,24 @@ struct Told {
 }
 
 impl World {
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn simulated() -> Self {
+        Self::of(Kind::Memory, Made::With(Sockets::ALL[0]))
+    }
+
+    pub(crate) fn with(sockets: Sockets, kind: Kind) -> Self {
+        Self::of(kind, Made::With(sockets))
+    }
+
+    pub(crate) fn on_an_arbiter(sockets: Sockets, kind: Kind) -> Self {
+        Self::of(kind, Made::OnAnArbiter(sockets))
+    }
+
+    fn of(kind: Kind, made: Made) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("vlm-transport-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir).unwrap();
-        Self { kind, net: MemoryNet::new(), dir, next: AtomicUsize::new(0) }
+        Self { kind, made, net: MemoryNet::new(), dir, next: AtomicUsize::new(0) }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -76,9 +96,22 @@ impl World {
         let sink: EventSink = Arc::new(move |event| heard.push(event));
         let own = match self.kind {
             Kind::Memory => Own::Memory(self.net.transport(sink, options)),
-            Kind::Ipc | Kind::Tcp => Own::Nng(Arc::new(NngTransport::new(sink, options).unwrap())),
+            Kind::Ipc | Kind::Tcp => Own::Sockets(self.start(sink, options)),
         };
         Peer { world: self, own, told }
+    }
+
+    /// A transport of the kind that is tried here.
+    pub(crate) fn start(&self, sink: EventSink, options: Options) -> Arc<dyn Transport> {
+        match (self.kind, self.made) {
+            (Kind::Memory, _) => self.net.transport(sink, options),
+            (_, Made::With(sockets)) => sockets.start(sink, options).unwrap(),
+            (_, Made::OnAnArbiter(sockets)) => {
+                let (made, transport) = std::sync::mpsc::channel();
+                assert!(arbiter().spawn_fn(move || made.send(sockets.start(sink, options).unwrap()).unwrap()));
+                transport.recv().unwrap()
+            }
+        }
     }
 
     /// An endpoint that nobody has listened at.
@@ -123,6 +156,22 @@ impl Drop for World {
     }
 }
 
+/// One for all tests, on a thread of its own, to the end of the process.
+fn arbiter() -> actix::ArbiterHandle {
+    static ARBITER: OnceLock<actix::ArbiterHandle> = OnceLock::new();
+    let start = || {
+        let (started, handle) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            actix::System::new().block_on(async move {
+                started.send(actix::Arbiter::current()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        handle.recv().unwrap()
+    };
+    ARBITER.get_or_init(start).clone()
+}
+
 impl Told {
     fn push(&self, event: Event) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,14 +184,14 @@ impl Peer<'_> {
     pub(crate) fn transport(&self) -> &dyn Transport {
         match &self.own {
             Own::Memory(transport) => &**transport,
-            Own::Nng(transport) => &**transport,
+            Own::Sockets(transport) => &**transport,
         }
     }
 
     pub(crate) fn memory(&self) -> &MemoryTransport {
         match &self.own {
             Own::Memory(transport) => transport,
-            Own::Nng(_) => panic!("only in the simulated network"),
+            Own::Sockets(_) => panic!("only in the simulated network"),
         }
     }
 

@@ -12,10 +12,10 @@ use parking_lot::{Mutex, RwLock};
 
 use super::Shared;
 use super::dialed::Sending;
-use super::lane::Lane;
 use super::owner::Note;
 use super::sys::{Aio, Code, Msg, PipeEvent, RawPipe, Socket};
 use crate::addr::{Endpoint, Scheme};
+use crate::transport::lane::Lane;
 use crate::transport::{Event, Origin, PipeId, SendError};
 
 /// The socket that everybody comes to.

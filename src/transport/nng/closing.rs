@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::sys::CLOSE_LIMIT;
-use super::workers::Workers;
+use crate::transport::workers::Workers;
 
 static CLOSER: Workers = Workers::new("vlm-nng-close", 1);
 static REPORTED: AtomicBool = AtomicBool::new(false);

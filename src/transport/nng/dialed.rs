@@ -8,11 +8,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Shared;
-use super::lane::Lane;
 use super::owner::Note;
 use super::sys::{Aio, Code, Msg, PipeEvent, Socket};
-use super::workers::Workers;
 use crate::addr::{Endpoint, Scheme};
+use crate::transport::lane::Lane;
+use crate::transport::workers::Workers;
 use crate::transport::{DialError, Event, PipeId, SendError};
 
 /// Threads that may wait for a connection at once. More dials than that wait in line, and only mute peers hold a thread

@@ -3,7 +3,7 @@
 //! All that come share one *poly* socket, which always reads; every dial has a *plain* socket of its own, for one connection.
 //! On the wire the two are the same. nng's callbacks hand frames to the sink without copying them; what nng tells of pipes
 //! goes through a channel to one owner thread per transport (`owner`), which alone decides about lives; whatever may wait is
-//! done on threads that come and go (`workers`). Unsafe code is in `sys` alone.
+//! done on threads that come and go. Unsafe code is in `sys` alone.
 //!
 //! # Dialing
 //!
@@ -58,33 +58,30 @@
 //! just begun, after up to a second while a frame is being written to a peer that does not read. The end of the process waits for nothing.
 
 mod accepted;
-mod claim;
 mod closing;
 mod dialed;
-mod lane;
 mod owner;
 mod sys;
-mod workers;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 use self::accepted::{Accepted, Hall};
-use self::claim::Claim;
 use self::dialed::Dialed;
-use self::lane::{Lane, Outlet};
 use self::owner::{Note, Owner};
 use self::sys::{Code, RawPipe, end_after_what_came, visitors_at};
-use super::{DialError, EventSink, ListenError, Options, PipeId, SendError, Transport};
+use super::claim::Claim;
+use super::lane::{Lane, Outlet};
+use super::sockets::{NO_SCHEME, host_and_port, invalid, raise_descriptor_limit, with_port};
+use super::{EventSink, ListenError, Options, PipeId, SendError, Transport};
 use crate::addr::{Endpoint, Scheme};
 
 /// Bytes that Pair1 puts before each frame and that nng counts against the limit of received messages.
@@ -186,7 +183,7 @@ impl Transport for NngTransport {
         match at.scheme() {
             Scheme::Ipc => self.shared.listen_ipc(at),
             Scheme::Tcp => self.shared.listen_tcp(at),
-            Scheme::Unknown => Err(invalid(at, "an endpoint begins with ipc:// or tcp://")),
+            Scheme::Unknown => Err(invalid(at, NO_SCHEME)),
         }
     }
 
@@ -286,10 +283,7 @@ impl Shared {
         let port = listener.start().inspect_err(|_| {
             names.write().remove(&listener.id());
         })?;
-        let bound = match (port, at.as_str().strip_suffix(":0")) {
-            (Some(port), Some(host)) => Endpoint::from(format!("{host}:{port}")),
-            _ => at.clone(),
-        };
+        let bound = with_port(at, port);
         names.write().insert(listener.id(), bound.clone());
         Ok(bound)
     }
@@ -332,34 +326,6 @@ fn ends(raw: RawPipe, tcp: bool) -> (Option<Endpoint>, Option<Endpoint>, Option<
     }
 }
 
-/// What nng would not say clearly, or not at once.
-fn check_dialable(to: &Endpoint) -> Result<(), DialError> {
-    let fault = match to.scheme() {
-        Scheme::Ipc => claim::path_fault(to.rest()),
-        Scheme::Tcp => match host_and_port(to.rest()) {
-            Ok((_, 0)) => Some("port 0 cannot be dialed".into()),
-            Ok(("" | "*", _)) => Some("the host is missing".into()),
-            Ok(_) => None,
-            Err(reason) => Some(reason.into()),
-        },
-        Scheme::Unknown => Some("an endpoint begins with ipc:// or tcp://".into()),
-    };
-    fault.map_or(Ok(()), |reason| Err(DialError::Invalid(reason)))
-}
-
-fn host_and_port(text: &str) -> Result<(&str, u16), &'static str> {
-    let (host, port) = text.rsplit_once(':').ok_or("a tcp endpoint is tcp://host:port")?;
-    let port = port.parse().map_err(|_| "the port is not a number up to 65535")?;
-    if host.contains(['/', '?', '#', '@']) {
-        return Err("a tcp endpoint is tcp://host:port");
-    }
-    Ok((host, port))
-}
-
-fn invalid(at: &Endpoint, reason: impl Into<String>) -> ListenError {
-    ListenError::Invalid { at: at.clone(), reason: reason.into() }
-}
-
 fn listen_error(at: &Endpoint, code: Code) -> ListenError {
     match code.0.cast_unsigned() {
         nng_sys::NNG_EADDRINUSE => ListenError::InUse { at: at.clone() },
@@ -380,18 +346,4 @@ fn system_error(code: Code) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, code.to_string())
-}
-
-/// Every pipe is a descriptor, and the usual soft limit of 1,024 is reached by a few hundred peers.
-fn raise_descriptor_limit() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let mut limit = getrlimit(Resource::Nofile);
-        if limit.current != limit.maximum {
-            limit.current = limit.maximum;
-            if let Err(error) = setrlimit(Resource::Nofile, limit) {
-                tracing::warn!(%error, "the limit of open descriptors stays as it is");
-            }
-        }
-    });
 }

@@ -14,6 +14,7 @@ use super::dialed::Dialed;
 use super::sys::{CLOSE_LIMIT, RawPipe, end_after_what_came, visitors_at};
 use super::{Pipe, Shared, closing};
 use crate::addr::Scheme;
+use crate::transport::sockets::check_dialable;
 use crate::transport::{DialError, Event, Origin, PipeId};
 
 /// How long after the loss of a pipe it is told: frames that nng read before may still be on their way through another thread.
@@ -159,7 +160,7 @@ impl Owner {
 
     fn begin(&mut self, pipe: Arc<Dialed>) {
         let id = pipe.id;
-        if let Err(error) = super::check_dialable(&pipe.to) {
+        if let Err(error) = check_dialable(&pipe.to) {
             pipe.lane.end(|_| Some(Event::DialFailed { pipe: id, error }));
             self.shared.pipes.write().remove(&id);
             return;

@@ -7,11 +7,35 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use vlmessaging::Endpoint;
-use vlmessaging::transport::nng::library_version;
 use vlmessaging::transport::{DialError, Event, ListenError, Options};
+use vlmessaging::{Endpoint, Sockets};
 
 use crate::world::{Kind, PATIENCE, World, connect_to};
+
+macro_rules! on_sockets {
+    ($($name:ident)*) => {
+        #[cfg(feature = "nng")]
+        mod nng { $(#[test] fn $name() { super::$name(super::Sockets::Nng); })* }
+        #[cfg(feature = "sp")]
+        mod sp { $(#[test] fn $name() { super::$name(super::Sockets::Sp); })* }
+    };
+}
+
+on_sockets! {
+    a_stale_socket_file_is_replaced
+    a_file_that_is_not_a_socket_is_left_as_it_is
+    a_path_where_another_program_listens_is_in_use_and_not_disturbed
+    an_endpoint_that_cannot_be_is_invalid_by_name
+    of_two_that_race_for_a_path_one_owns_it
+    of_two_processes_that_race_for_a_path_one_owns_it
+    a_killed_process_is_told_at_once
+    a_tcp_port_in_use_is_refused_at_once
+    port_0_becomes_the_real_one
+    strangers_disturb_nobody
+    a_peer_of_another_protocol_is_not_a_connection
+    an_ipc_pipe_that_says_nothing_is_closed
+    a_successors_socket_file_outlives_us
+}
 
 /// What a Pair1 peer says first.
 const PAIR1: [u8; 8] = [0, b'S', b'P', 0, 0, 0x11, 0, 0];
@@ -22,14 +46,15 @@ fn path_of(at: &Endpoint) -> &std::path::Path {
     std::path::Path::new(at.rest())
 }
 
+#[cfg(feature = "nng")]
 #[test]
 fn the_library_is_the_one_that_was_tested() {
-    assert!(library_version().starts_with("1.12."), "{}", library_version());
+    let version = vlmessaging::transport::nng::library_version();
+    assert!(version.starts_with("1.12."), "{version}");
 }
 
-#[test]
-fn a_stale_socket_file_is_replaced() {
-    let world = World::new(Kind::Ipc);
+fn a_stale_socket_file_is_replaced(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     let at = world.fresh();
     drop(UnixListener::bind(path_of(&at)).unwrap());
     let (a, b) = (world.peer(), world.peer());
@@ -39,9 +64,8 @@ fn a_stale_socket_file_is_replaced() {
     connect_to(&a, &b, &at);
 }
 
-#[test]
-fn a_file_that_is_not_a_socket_is_left_as_it_is() {
-    let world = World::new(Kind::Ipc);
+fn a_file_that_is_not_a_socket_is_left_as_it_is(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     let at = world.fresh();
     std::fs::write(path_of(&at), "precious").unwrap();
     let refused = world.peer().transport().listen(&at);
@@ -50,9 +74,8 @@ fn a_file_that_is_not_a_socket_is_left_as_it_is() {
     std::fs::remove_file(path_of(&at)).unwrap();
 }
 
-#[test]
-fn a_path_where_another_program_listens_is_in_use_and_not_disturbed() {
-    let world = World::new(Kind::Ipc);
+fn a_path_where_another_program_listens_is_in_use_and_not_disturbed(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     let at = world.fresh();
     let other = UnixListener::bind(path_of(&at)).unwrap();
     let refused = world.peer().transport().listen(&at);
@@ -62,9 +85,8 @@ fn a_path_where_another_program_listens_is_in_use_and_not_disturbed() {
     std::fs::remove_file(path_of(&at)).unwrap();
 }
 
-#[test]
-fn an_endpoint_that_cannot_be_is_invalid_by_name() {
-    let world = World::new(Kind::Ipc);
+fn an_endpoint_that_cannot_be_is_invalid_by_name(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     let peer = world.peer();
     let long = format!("ipc:///tmp/{}", "x".repeat(200));
     for (text, said) in [
@@ -82,9 +104,8 @@ fn an_endpoint_that_cannot_be_is_invalid_by_name() {
     assert!(matches!(told, Event::DialFailed { pipe: which, error: DialError::Invalid(_) } if which == pipe));
 }
 
-#[test]
-fn of_two_that_race_for_a_path_one_owns_it() {
-    let world = World::new(Kind::Ipc);
+fn of_two_that_race_for_a_path_one_owns_it(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     for round in 0..40 {
         let at = world.fresh();
         if round % 2 == 0 {
@@ -108,13 +129,12 @@ fn of_two_that_race_for_a_path_one_owns_it() {
     }
 }
 
-#[test]
-fn of_two_processes_that_race_for_a_path_one_owns_it() {
-    let world = World::new(Kind::Ipc);
+fn of_two_processes_that_race_for_a_path_one_owns_it(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     for round in 0..5 {
         let at = world.fresh();
         drop(UnixListener::bind(path_of(&at)).unwrap());
-        let mut racers: Vec<_> = (0..3).map(|_| child(&at)).collect();
+        let mut racers: Vec<_> = (0..3).map(|_| child(sockets, &at)).collect();
         let said: Vec<String> = racers.iter_mut().map(first_line).collect();
         assert_eq!(said.iter().filter(|said| *said == "listening").count(), 1, "round {round}: {said:?}");
         for racer in &mut racers {
@@ -128,14 +148,13 @@ fn of_two_processes_that_race_for_a_path_one_owns_it() {
     }
 }
 
-#[test]
-fn a_killed_process_is_told_at_once() {
+fn a_killed_process_is_told_at_once(sockets: Sockets) {
     if let Ok(at) = std::env::var("VLM_AT") {
-        return the_other_process(&Endpoint::from(at));
+        return the_other_process(sockets, &Endpoint::from(at));
     }
-    let world = World::new(Kind::Ipc);
+    let world = World::with(sockets, Kind::Ipc);
     let (a, at) = (world.peer(), world.fresh());
-    let mut process = child(&at);
+    let mut process = child(sockets, &at);
     assert_eq!(first_line(&mut process), "listening");
     let pipe = a.dial(&at);
     let Event::Opened { pid, .. } = a.next() else {
@@ -153,9 +172,8 @@ fn a_killed_process_is_told_at_once() {
     world.peer().transport().listen(&at).unwrap();
 }
 
-#[test]
-fn a_tcp_port_in_use_is_refused_at_once() {
-    let world = World::new(Kind::Tcp);
+fn a_tcp_port_in_use_is_refused_at_once(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Tcp);
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = Endpoint::from(format!("tcp://{}", other.local_addr().unwrap()));
     let began = Instant::now();
@@ -164,19 +182,17 @@ fn a_tcp_port_in_use_is_refused_at_once() {
     assert!(began.elapsed() < Duration::from_millis(500));
 }
 
-#[test]
-fn port_0_becomes_the_real_one() {
-    let world = World::new(Kind::Tcp);
+fn port_0_becomes_the_real_one(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Tcp);
     let (a, b) = (world.peer(), world.peer());
     let at = b.transport().listen(&Endpoint::from("tcp://127.0.0.1:0")).unwrap();
     assert!(!at.as_str().ends_with(":0"));
     connect_to(&a, &b, &at);
 }
 
-#[test]
-fn strangers_disturb_nobody() {
+fn strangers_disturb_nobody(sockets: Sockets) {
     for kind in [Kind::Ipc, Kind::Tcp] {
-        let world = World::new(kind);
+        let world = World::with(sockets, kind);
         let (a, b) = (world.peer(), world.peer());
         let at = b.listen();
         let (there, here) = connect_to(&a, &b, &at);
@@ -197,9 +213,8 @@ fn strangers_disturb_nobody() {
     }
 }
 
-#[test]
-fn a_peer_of_another_protocol_is_not_a_connection() {
-    let world = World::new(Kind::Ipc);
+fn a_peer_of_another_protocol_is_not_a_connection(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     let at = world.fresh();
     let other = UnixListener::bind(path_of(&at)).unwrap();
     let a = world.peer();
@@ -214,9 +229,8 @@ fn a_peer_of_another_protocol_is_not_a_connection() {
     std::fs::remove_file(path_of(&at)).unwrap();
 }
 
-#[test]
-fn an_ipc_pipe_that_says_nothing_is_closed() {
-    let world = World::new(Kind::Ipc);
+fn an_ipc_pipe_that_says_nothing_is_closed(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     let options = Options { silent_limit: Duration::from_millis(700), ..Options::default() };
     let (talker, mute, b) = (world.peer(), world.peer(), world.peer_with(options));
     let at = b.listen();
@@ -230,9 +244,8 @@ fn an_ipc_pipe_that_says_nothing_is_closed() {
     assert_eq!(b.received(heard)[..], *b"and again");
 }
 
-#[test]
-fn a_successors_socket_file_outlives_us() {
-    let world = World::new(Kind::Ipc);
+fn a_successors_socket_file_outlives_us(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
     let b = world.peer();
     let at = b.listen();
     std::fs::remove_file(path_of(&at)).unwrap();
@@ -244,7 +257,7 @@ fn a_successors_socket_file_outlives_us() {
     std::fs::remove_file(path_of(&at)).unwrap();
 }
 
-/// A connection without nng.
+/// A connection by hand.
 enum Stranger {
     Ipc(UnixStream),
     Tcp(TcpStream),
@@ -284,9 +297,9 @@ impl Stranger {
 }
 
 /// This test program once more, as [`the_other_process`].
-fn child(at: &Endpoint) -> std::process::Child {
+fn child(sockets: Sockets, at: &Endpoint) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nng_only::a_killed_process_is_told_at_once", "--nocapture"])
+        .args(["--exact", &format!("sockets_only::{sockets}::a_killed_process_is_told_at_once"), "--nocapture"])
         .env("VLM_AT", at.as_str())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -307,11 +320,8 @@ fn first_line(child: &mut std::process::Child) -> String {
 }
 
 /// Listens, says so on its error output, and stays until it is killed or its parent goes.
-fn the_other_process(at: &Endpoint) {
-    use std::sync::Arc;
-    use vlmessaging::transport::{Transport, nng::NngTransport};
-
-    let transport = NngTransport::new(Arc::new(|_| ()), Options::default()).unwrap();
+fn the_other_process(sockets: Sockets, at: &Endpoint) {
+    let transport = sockets.start(std::sync::Arc::new(|_| ()), Options::default()).unwrap();
     let said = match transport.listen(at) {
         Ok(_) => "listening\n".to_owned(),
         Err(error) => format!("{error}\n"),

@@ -1,8 +1,8 @@
 //! One owner per ipc path: a lock on a side file, held as long as the owner listens.
 //!
-//! nng alone would let two processes that start at once on a stale path both believe that they own it, would delete a regular
-//! file in the way, and cannot be asked who listens without connecting. The lock decides among ourselves; `/proc/net/unix` tells
-//! of a live listener that has none (a Python program) without disturbing it.
+//! Without, two processes that start at once on a stale path would both believe that they own it, and a listener is found out about only by
+//! connecting to it. The lock decides among ourselves; `/proc/net/unix` tells of a live listener that has none (a Python program) without
+//! disturbing it. (nng alone would also delete a regular file in the way.)
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,10 +15,10 @@ use crate::addr::Endpoint;
 use crate::transport::ListenError;
 
 /// What a unix socket's address holds, less its closing NUL.
-pub(super) const LONGEST_PATH: usize = 107;
+pub(in crate::transport) const LONGEST_PATH: usize = 107;
 
 /// A path that is ours until this is released.
-pub(super) struct Claim {
+pub(in crate::transport) struct Claim {
     path: PathBuf,
     side: PathBuf,
     _lock: File,
@@ -27,7 +27,7 @@ pub(super) struct Claim {
 
 impl Claim {
     /// Claims the path of `at`, which exists at most as a stale socket file afterwards.
-    pub(super) fn take(at: &Endpoint) -> Result<Self, ListenError> {
+    pub(in crate::transport) fn take(at: &Endpoint) -> Result<Self, ListenError> {
         let path = PathBuf::from(at.rest());
         check_path(at)?;
         check_file(at, &path)?;
@@ -51,25 +51,31 @@ impl Claim {
         }
     }
 
-    /// Notes which file is ours, after nng has bound it.
-    pub(super) fn bound(&mut self) {
+    /// Removes a stale socket file, so that the path can be bound.
+    pub(in crate::transport) fn clear(&self) {
+        // If it cannot be removed, binding says why.
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    /// Notes which file is ours, after it was bound.
+    pub(in crate::transport) fn bound(&mut self) {
         self.bound = identity(&self.path);
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::transport) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Lets nobody come any more: the file goes, if it is ours. What was bound to it stays connected.
-    pub(super) fn unlink(&self) {
+    pub(in crate::transport) fn unlink(&self) {
         if self.bound.is_some() && identity(&self.path) == self.bound {
-            // If it cannot be removed now, nng's close tries again.
+            // If it cannot be removed now, the release tries again.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 
     /// Moves a successor's file out of the way of nng, which unlinks by name when it closes. Give it to `release`.
-    pub(super) fn shelter(&self) -> Option<PathBuf> {
+    pub(in crate::transport) fn shelter(&self) -> Option<PathBuf> {
         let found = identity(&self.path)?;
         if Some(found) == self.bound {
             return None;
@@ -78,8 +84,8 @@ impl Claim {
         std::fs::rename(&self.path, &aside).ok().map(|()| aside)
     }
 
-    /// Removes what is ours, after nng closed the listener.
-    pub(super) fn release(self, sheltered: Option<PathBuf>) {
+    /// Removes what is ours, after the listener was closed.
+    pub(in crate::transport) fn release(self, sheltered: Option<PathBuf>) {
         if let Some(aside) = sheltered {
             if let Err(error) = std::fs::rename(&aside, &self.path) {
                 tracing::error!(%error, "a socket file of another program could not be put back from {}", aside.display());
@@ -108,7 +114,7 @@ fn check_path(at: &Endpoint) -> Result<(), ListenError> {
 }
 
 /// What is wrong with a path as the address of a unix socket.
-pub(super) fn path_fault(path: &str) -> Option<String> {
+pub(in crate::transport) fn path_fault(path: &str) -> Option<String> {
     if !path.starts_with('/') {
         return Some("the path must begin with /".into());
     }
@@ -161,7 +167,7 @@ fn is_listened_at(path: &Path) -> bool {
         return false;
     };
     let Ok(table) = std::fs::read_to_string("/proc/net/unix") else {
-        return false; // Then nng finds out by connecting.
+        return std::os::unix::net::UnixStream::connect(path).is_ok();
     };
     if !Path::new(path).exists() {
         return false; // Its file was removed: nobody can reach it there.

@@ -8,13 +8,13 @@ use parking_lot::{Condvar, Mutex};
 
 /// How long a thread waits for more before it ends: long enough for a burst, short enough to be light.
 const IDLE: Duration = Duration::from_secs(1);
-/// They only call into nng and hand results on.
+/// They only make one call that may wait, and hand its result on.
 const STACK: usize = 256 << 10;
 
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+pub(in crate::transport) type Job = Box<dyn FnOnce() + Send>;
 
 /// Up to `most` threads over one queue.
-pub(super) struct Workers {
+pub(in crate::transport) struct Workers {
     name: &'static str,
     most: usize,
     state: Mutex<State>,
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl Workers {
-    pub(super) const fn new(name: &'static str, most: usize) -> Self {
+    pub(in crate::transport) const fn new(name: &'static str, most: usize) -> Self {
         Self {
             name,
             most,
@@ -39,7 +39,7 @@ impl Workers {
     }
 
     /// Queues a job; never waits.
-    pub(super) fn run(&'static self, job: Job) {
+    pub(in crate::transport) fn run(&'static self, job: Job) {
         let mut state = self.state.lock();
         state.queue.push_back(job);
         if state.queue.len() <= state.idle {
@@ -59,13 +59,13 @@ impl Workers {
     }
 
     /// Jobs that wait or run.
-    pub(super) fn backlog(&self) -> usize {
+    pub(in crate::transport) fn backlog(&self) -> usize {
         let state = self.state.lock();
         state.queue.len() + state.running.len()
     }
 
     /// How long the longest running job has taken.
-    pub(super) fn longest(&self) -> Option<Duration> {
+    pub(in crate::transport) fn longest(&self) -> Option<Duration> {
         self.state.lock().running.iter().map(Instant::elapsed).max()
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::transport::{Event, EventSink};
 
@@ -20,14 +20,14 @@ thread_local! {
 }
 
 /// The sink, until it is shut.
-pub(super) struct Outlet {
+pub(in crate::transport) struct Outlet {
     sink: EventSink,
     shut: AtomicBool,
     running: AtomicUsize,
 }
 
 /// One pipe's events.
-pub(super) struct Lane {
+pub(in crate::transport) struct Lane {
     outlet: Arc<Outlet>,
     state: Mutex<State>,
 }
@@ -46,12 +46,12 @@ enum Stage {
 }
 
 impl Outlet {
-    pub(super) fn new(sink: EventSink) -> Self {
+    pub(in crate::transport) fn new(sink: EventSink) -> Self {
         Self { sink, shut: AtomicBool::new(false), running: AtomicUsize::new(0) }
     }
 
     /// Lets nothing through from now on, and waits up to `limit` for what is being told on other threads.
-    pub(super) fn shut(&self, limit: Duration) {
+    pub(in crate::transport) fn shut(&self, limit: Duration) {
         self.shut.store(true, Ordering::SeqCst);
         let own = DEPTH.get();
         let end = Instant::now() + limit;
@@ -61,11 +61,11 @@ impl Outlet {
     }
 
     /// Whether this thread is in a call of the sink.
-    pub(super) fn is_inside() -> bool {
+    pub(in crate::transport) fn is_inside() -> bool {
         DEPTH.get() > 0
     }
 
-    /// A panic of the sink's ends here: neither nng's threads nor the owner may die of it.
+    /// A panic of the sink's ends here: no thread of a transport may die of it.
     fn tell(&self, event: Event) {
         self.running.fetch_add(1, Ordering::SeqCst);
         DEPTH.set(DEPTH.get() + 1);
@@ -81,12 +81,12 @@ impl Outlet {
 }
 
 impl Lane {
-    pub(super) fn new(outlet: Arc<Outlet>) -> Self {
+    pub(in crate::transport) fn new(outlet: Arc<Outlet>) -> Self {
         Self { outlet, state: Mutex::new(State { queue: VecDeque::new(), stage: Stage::Held, telling: false }) }
     }
 
     /// Tells `opened`, then what was held. Does nothing if it is open or over.
-    pub(super) fn open(&self, opened: Event) {
+    pub(in crate::transport) fn open(&self, opened: Event) {
         let mut state = self.state.lock();
         if state.stage != Stage::Held {
             return;
@@ -98,19 +98,24 @@ impl Lane {
     }
 
     /// Tells an event in its turn.
-    pub(super) fn tell(&self, event: Event) {
+    pub(in crate::transport) fn tell(&self, event: Event) {
         let mut state = self.state.lock();
-        if state.stage == Stage::Over {
-            return;
+        match state.stage {
+            Stage::Over => {}
+            Stage::Held => state.queue.push_back(event),
+            Stage::Open if state.telling || !state.queue.is_empty() => state.queue.push_back(event),
+            Stage::Open => {
+                state.telling = true;
+                drop(state);
+                self.outlet.tell(event);
+                self.tell_queued(self.state.lock());
+            }
         }
-        state.queue.push_back(event);
-        drop(state);
-        self.drain();
     }
 
     /// Tells the last event, made by `last` from whether `Opened` came before it; `None` ends in silence. What was held is dropped.
     /// Says whether this call ended it.
-    pub(super) fn end(&self, last: impl FnOnce(bool) -> Option<Event>) -> bool {
+    pub(in crate::transport) fn end(&self, last: impl FnOnce(bool) -> Option<Event>) -> bool {
         let mut state = self.state.lock();
         if state.stage == Stage::Over {
             return false;
@@ -126,11 +131,11 @@ impl Lane {
         true
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::transport) fn is_over(&self) -> bool {
         self.state.lock().stage == Stage::Over
     }
 
-    pub(super) fn is_held(&self) -> bool {
+    pub(in crate::transport) fn is_held(&self) -> bool {
         self.state.lock().stage == Stage::Held
     }
 
@@ -140,6 +145,10 @@ impl Lane {
             return; // Who tells now tells this too; what is held waits.
         }
         state.telling = true;
+        self.tell_queued(state);
+    }
+
+    fn tell_queued<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         while let Some(event) = state.queue.pop_front() {
             drop(state);
             self.outlet.tell(event);

@@ -1,0 +1,152 @@
+//! The sending end of one connection, used from any thread.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::inlet::{LONGEST_HEAD, head};
+use super::net::{self, Set};
+use crate::transport::lane::Lane;
+use crate::transport::{DialError, Event, PipeId, SendError};
+
+/// A frame that follows its predecessor within this time is part of a burst: then `Sent` is left to whoever serves next, and meanwhile what the
+/// burst has more becomes one frame. Default 50 µs: longer than a round trip takes whose ends are apart.
+const BURST: Duration = Duration::from_micros(50);
+
+pub(super) struct Pipe {
+    pub(super) id: PipeId,
+    pub(super) ipc: bool,
+    /// This side began it.
+    pub(super) dialed: bool,
+    pub(super) lane: Lane,
+    out: Mutex<Out>,
+}
+
+#[derive(Default)]
+struct Out {
+    socket: Option<Arc<OwnedFd>>,
+    /// A frame may be handed over, or is under way.
+    open: bool,
+    /// `Sent` has not been told yet.
+    busy: bool,
+    rest: Option<Rest>,
+    last: Option<Instant>,
+}
+
+/// A frame that did not fit whole.
+struct Rest {
+    head: ([u8; LONGEST_HEAD], usize),
+    frame: Bytes,
+    at: usize,
+}
+
+/// What has become of a frame that was handed over.
+pub(super) enum Handed {
+    /// The system has it, and `Sent` may be told.
+    Whole,
+    /// The same, and more frames may follow at once: `Sent` is better told in a moment.
+    InABurst,
+    /// The rest goes when there is room.
+    InPart,
+    /// The other side reads no more.
+    Broken(Bytes),
+}
+
+impl Pipe {
+    pub(super) fn new(id: PipeId, ipc: bool, dialed: bool, lane: Lane) -> Self {
+        Self { id, ipc, dialed, lane, out: Mutex::default() }
+    }
+
+    /// Frames may be handed over from now on.
+    pub(super) fn open(&self, socket: Arc<OwnedFd>) {
+        let mut out = self.out.lock();
+        // One that was closed in the meantime stays so.
+        if !self.lane.is_over() {
+            out.socket = Some(socket);
+            out.open = true;
+        }
+    }
+
+    pub(super) fn send(&self, set: &Set, at_home: bool, frame: Bytes) -> Result<Handed, SendError> {
+        let mut out = self.out.lock();
+        let Some(socket) = out.socket.clone().filter(|_| out.open) else { return Err(SendError::Gone(frame)) };
+        if out.busy {
+            return Err(SendError::Busy(frame));
+        }
+        let head = head(self.ipc, frame.len());
+        let Ok(written) = net::write(&socket, &head.0[..head.1], &frame, 0) else {
+            out.open = false;
+            return Ok(Handed::Broken(frame));
+        };
+        out.busy = true;
+        if written < head.1 + frame.len() {
+            out.rest = Some(Rest { head, frame, at: written });
+            set.change(&*socket, self.id.0, true, true);
+            return Ok(Handed::InPart);
+        }
+        if at_home {
+            return Ok(Handed::InABurst);
+        }
+        let now = Instant::now();
+        let before = out.last.replace(now);
+        let in_a_burst = before.is_some_and(|before| now.duration_since(before) < BURST);
+        Ok(if in_a_burst { Handed::InABurst } else { Handed::Whole })
+    }
+
+    /// Writes more of a frame that did not fit. Whether it has gone now.
+    pub(super) fn write_on(&self, set: &Set) -> bool {
+        let mut out = self.out.lock();
+        let out = &mut *out;
+        let (Some(socket), Some(rest)) = (&out.socket, &mut out.rest) else { return false };
+        match net::write(socket, &rest.head.0[..rest.head.1], &rest.frame, rest.at) {
+            Ok(written) => rest.at += written,
+            // The end is read next.
+            Err(_) => out.open = false,
+        }
+        let gone = rest.at == rest.head.1 + rest.frame.len();
+        if gone || !out.open {
+            out.rest = None;
+            set.change(&**socket, self.id.0, true, false);
+        }
+        gone && out.open
+    }
+
+    pub(super) fn is_writing(&self) -> bool {
+        self.out.lock().rest.is_some()
+    }
+
+    /// There is room for the next frame.
+    pub(super) fn tell_sent(&self) {
+        self.out.lock().busy = false;
+        self.lane.tell(Event::Sent { pipe: self.id });
+    }
+
+    /// No frame is taken from now on, and its end is told, unless it was. What is being written still goes. Whether this ended it.
+    pub(super) fn end(&self, error: DialError) -> bool {
+        let pipe = self.id;
+        let ended = self.lane.end(|opened| match opened {
+            true => Some(Event::Closed { pipe }),
+            false => self.dialed.then_some(Event::DialFailed { pipe, error }),
+        });
+        self.shut();
+        ended
+    }
+
+    /// The same in silence.
+    pub(super) fn end_silently(&self) {
+        self.lane.end(|_| None);
+        self.shut();
+    }
+
+    /// The socket is not used any more.
+    pub(super) fn let_go(&self) {
+        *self.out.lock() = Out::default();
+    }
+
+    fn shut(&self) {
+        self.out.lock().open = false;
+    }
+}
