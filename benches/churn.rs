@@ -1,4 +1,4 @@
-//! Proves the use of nng on its own, below any router: `cargo bench --bench churn -- --seconds 600`.
+//! Proves the use of sockets on their own, below any router: `cargo bench --bench churn -- --seconds 600 [--sockets sp]`.
 //!
 //! A server listens on ipc and TCP. Peers come, in this process and in others, say something and are answered, on a pipe that
 //! the server dials back or on their own; they close in order, in the middle of a dial, while they are talked to or flooded, or
@@ -6,7 +6,7 @@
 //!
 //! 600 s on two busy cores, 22 November 2026: 155,096 connections of the server, 31,532 rounds in the process, 4,045 + 604
 //! processes killed, 56 million frames sent; 906 of 906 checks answered, the slowest in 177 ms; no crash, no close that hung,
-//! 11 descriptors before and after. `--answer-on-ipc` shows what is avoided: it hangs after some minutes. `--no-flood` is milder.
+//! 11 descriptors before and after (nng). `--answer-on-ipc` shows what is avoided there: it hangs after some minutes. `--sockets sp` bears it, and has it always. `--no-flood` is milder.
 //! With `CHURN_HOLD` set, a run that fails stands still for a minute, for a debugger.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
@@ -21,9 +21,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vlmessaging::Endpoint;
-use vlmessaging::transport::nng::{NngTransport, closing_backlog, is_closing_stuck};
 use vlmessaging::transport::{Event, Options, Origin, PipeId, SendError, Transport};
+use vlmessaging::{Endpoint, Sockets};
 
 /// The first byte of a frame.
 const HELLO: u8 = b'H'; // + an endpoint: dial me back there
@@ -254,7 +253,7 @@ fn settle(counts: &Counts) {
 // ---- the server ------------------------------------------------------------------------------
 
 struct Server {
-    transport: OnceLock<Arc<NngTransport>>,
+    transport: OnceLock<Arc<dyn Transport>>,
     pipes: Mutex<HashMap<PipeId, Line>>,
     counts: Arc<Counts>,
 }
@@ -279,13 +278,13 @@ impl Server {
                 server.take(event);
             }
         });
-        let transport = NngTransport::new(sink, Options::default()).expect("a transport");
-        assert!(server.transport.set(Arc::new(transport)).is_ok());
+        let transport = sockets().start(sink, Options::default()).expect("a transport");
+        assert!(server.transport.set(transport).is_ok());
         server
     }
 
-    fn transport(&self) -> &NngTransport {
-        self.transport.get().expect("started")
+    fn transport(&self) -> &dyn Transport {
+        &**self.transport.get().expect("started")
     }
 
     fn listen(&self, at: &str) -> Endpoint {
@@ -412,7 +411,7 @@ impl Server {
 
 /// One transport of a peer and what it hears.
 struct Peer {
-    transport: Arc<NngTransport>,
+    transport: Arc<dyn Transport>,
     events: Receiver<Event>,
     listens: Option<Endpoint>,
 }
@@ -422,7 +421,7 @@ impl Peer {
         let (tell, events) = channel();
         let sink = Arc::new(move |event| drop(tell.send(event)));
         let options = Options { dial_limit: Duration::from_secs(5), ..Options::default() };
-        let transport = Arc::new(NngTransport::new(sink, options).ok()?);
+        let transport = sockets().start(sink, options).ok()?;
         let listens = match listen {
             Some(at) => Some(transport.listen(&Endpoint::from(at)).ok()?),
             None => None,
@@ -630,6 +629,7 @@ fn spawn(ipc: &Endpoint, tcp: &Endpoint, dir: &Path, lives: u64) -> Option<Child
     Command::new(std::env::current_exe().ok()?)
         .args(["--ipc", ipc.as_str(), "--tcp", tcp.as_str(), "--lives", &lives.to_string()])
         .args([Path::new("--dir"), dir])
+        .args(["--sockets", &sockets().to_string()])
         .args(answers_on_ipc().then_some("--answer-on-ipc"))
         .args(no_flood().then_some("--no-flood"))
         .stdin(Stdio::null())
@@ -669,7 +669,11 @@ fn keep_a_talker(counts: &Counts, over: &AtomicBool, at: &Endpoint) {
         let Ok(program) = std::env::current_exe() else {
             return;
         };
-        let Ok(mut child) = Command::new(program).args(["--talk", at.as_str()]).stdin(Stdio::null()).spawn() else {
+        let Ok(mut child) = Command::new(program)
+            .args(["--talk", at.as_str(), "--sockets", &sockets().to_string()])
+            .stdin(Stdio::null())
+            .spawn()
+        else {
             continue;
         };
         std::thread::sleep(Duration::from_millis(200 + rng.below(1500)));
@@ -692,7 +696,26 @@ fn end_with_the_parent() {
 
 /// Whether ipc peers are also answered on the pipes that they dialed, which nng 1.12 does not bear for long.
 fn answers_on_ipc() -> bool {
-    std::env::args().any(|arg| arg == "--answer-on-ipc")
+    sockets().to_string() != "nng" || std::env::args().any(|arg| arg == "--answer-on-ipc")
+}
+
+/// The kind that is tried: the first that is compiled in, or what was asked for.
+fn sockets() -> Sockets {
+    let args: Vec<String> = std::env::args().collect();
+    let asked = args.iter().position(|arg| arg == "--sockets").and_then(|at| args.get(at + 1));
+    asked.map_or(Sockets::ALL[0], |name| name.parse().expect("nng or sp"))
+}
+
+/// How many closes of this process wait, and whether one hangs: only nng's can.
+#[cfg(feature = "nng")]
+use vlmessaging::transport::nng::{closing_backlog, is_closing_stuck};
+#[cfg(not(feature = "nng"))]
+fn closing_backlog() -> usize {
+    0
+}
+#[cfg(not(feature = "nng"))]
+fn is_closing_stuck() -> bool {
+    false
 }
 
 /// Whether nobody asks to be flooded.

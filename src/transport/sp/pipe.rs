@@ -127,9 +127,9 @@ impl Pipe {
     /// No frame is taken from now on, and its end is told, unless it was. What is being written still goes. Whether this ended it.
     pub(super) fn end(&self, error: DialError) -> bool {
         let pipe = self.id;
-        let ended = self.lane.end(|opened| match opened {
-            true => Some(Event::Closed { pipe }),
-            false => self.dialed.then_some(Event::DialFailed { pipe, error }),
+        let ended = self.lane.end(|opened| {
+            let closed = Event::Closed { pipe };
+            if opened { Some(closed) } else { self.dialed.then_some(Event::DialFailed { pipe, error }) }
         });
         self.shut();
         ended
