@@ -179,6 +179,9 @@ struct Open {
     /// A hello, which goes before everything else.
     hello: Option<Bytes>,
     paced: Option<Instant>,
+    /// The first message of this pipe, by its sender and number: an answer to it means that the hello before it was read.
+    first: Option<(Option<u64>, i64)>,
+    hello_is_read: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -292,10 +295,10 @@ impl Link {
             && self.orphaned.is_none()
     }
 
-    /// How long the present pipe has been open, towards a peer that may be Python.
+    /// How long the present pipe has been open, towards a peer that may be Python and may not have read our hello.
     pub(crate) fn open_towards_python(&self) -> Option<Instant> {
         match &self.pipe {
-            Pipe::Open(open) if self.may_be_python() => Some(open.since),
+            Pipe::Open(open) if self.may_be_python() && !open.hello_is_read => Some(open.since),
             _ => None,
         }
     }
@@ -356,7 +359,16 @@ impl Link {
         self.tokens = scramble(self.tokens);
         self.orphaned = None;
         let speaks_first = !way.accepted || self.incarnation().is_some();
-        self.pipe = Pipe::Open(Open { way, token: self.tokens, since: now, busy: false, hello: None, paced: None });
+        self.pipe = Pipe::Open(Open {
+            way,
+            token: self.tokens,
+            since: now,
+            busy: false,
+            hello: None,
+            paced: None,
+            first: None,
+            hello_is_read: false,
+        });
         if speaks_first {
             self.say_hello();
         }
@@ -495,9 +507,26 @@ impl Link {
     }
 
     /// The peer answered a message, and so has handled it: one that may be Python says so in no other way.
-    pub(crate) fn answered(&mut self, connection: Option<u64>, id: i64, acts: &mut Vec<Act>) {
+    pub(crate) fn answered(
+        &mut self,
+        connection: Option<u64>,
+        id: i64,
+        numbered: bool,
+        now: Instant,
+        acts: &mut Vec<Act>,
+    ) {
+        let mut is_python = false;
+        if let Pipe::Open(open) = &mut self.pipe {
+            open.hello_is_read |= open.first == Some((connection, id));
+            // A Rust router would have read our hello before, and numbered its answer.
+            is_python = open.hello_is_read && !numbered && self.peer == Peer::Unknown;
+        }
         if self.may_be_python() {
             acts.extend(self.ledger.answered(connection, id).map(|debt| Act::Settled(debt, true)));
+        }
+        if is_python {
+            self.judge(acts);
+            self.pump(now, acts);
         }
     }
 
@@ -826,7 +855,9 @@ impl Link {
 
     /// The frame of one message; numbered and kept, if its peer may yet turn out to be a Rust router.
     fn send_plain(&mut self, queued: Queued, acts: &mut Vec<Act>) -> Bytes {
-        let Pipe::Open(Open { way, .. }) = &self.pipe else { return Bytes::new() };
+        let Pipe::Open(Open { way, first, .. }) = &mut self.pipe else { return Bytes::new() };
+        let sent = queued.envelope.id.map(|id| (queued.envelope.from.connection, id));
+        *first = first.or(sent);
         let (mut marked, size, since) = (queued.envelope.clone(), queued.size, queued.since);
         let kept = self.peer != Peer::Python
             && wire::mark(&mut marked.meta, [self.me.incarnation, self.session, self.ledger.next()]).is_ok();

@@ -194,9 +194,26 @@ fn a_message_that_was_answered_is_not_reported_when_its_receiver_goes() {
     bench.push(1).unwrap();
     let pipe = bench.open(false);
     bench.drain();
-    bench.link.answered(Some(3), 1, &mut bench.acts);
+    let now = bench.now;
+    bench.link.answered(Some(3), 1, true, now, &mut bench.acts);
     bench.link.closed(pipe, bench.now, &mut bench.acts);
     assert!(bench.lost().is_empty());
+}
+
+#[test]
+fn a_peer_that_answers_our_first_message_without_a_number_is_python_and_has_read_our_hello() {
+    for numbered in [true, false] {
+        let mut bench = Bench::new(true);
+        bench.push(1).unwrap();
+        bench.open(false);
+        bench.drain();
+        let now = bench.now;
+        bench.link.answered(Some(3), 99, numbered, now, &mut bench.acts);
+        assert!(bench.link.open_towards_python().is_some(), "that was no answer to the first");
+        bench.link.answered(Some(3), 1, numbered, now, &mut bench.acts);
+        assert!(bench.link.open_towards_python().is_none());
+        assert_eq!(bench.acts.iter().any(|act| matches!(act, Act::Python)), !numbered);
+    }
 }
 
 #[test]

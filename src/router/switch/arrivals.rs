@@ -250,10 +250,12 @@ impl Switch {
             self.greeted(pipe, &greeting);
             return;
         }
+        let mark = wire::take_mark(&mut envelope.meta);
         if let (Some(id), Some(peer)) = (envelope.reply_to, self.peer_of(pipe)) {
-            self.with(&peer, |link, _, acts| link.answered(envelope.to.connection, id, acts));
+            let to = envelope.to.connection;
+            self.with(&peer, |link, now, acts| link.answered(to, id, mark.is_some(), now, acts));
         }
-        let Some([sender, session, number]) = wire::take_mark(&mut envelope.meta) else {
+        let Some([sender, session, number]) = mark else {
             return self.arrived(pipe, envelope, Debt::NONE);
         };
         if sender == self.incarnation {
