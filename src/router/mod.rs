@@ -24,7 +24,7 @@ use bridge::{Bridge, CloseDown, Listen};
 use clock::SystemClock;
 pub use counters::Stats;
 pub use names::Mode;
-use switch::{Stage, Switch};
+use switch::Switch;
 
 /// Router endpoints tried, from the process id up. Default 1,000: as the reference.
 const ENDPOINTS_TRIED: u32 = 1000;
@@ -269,7 +269,8 @@ impl RouterBuilder {
             switch.board.join(hub);
         }
         let directory = agent::spawn(switch.open_port(), Directory::new(hub));
-        let actor = RouterActor { switch: switch.clone(), bridge, directory: directory.actor().clone() };
+        let actor =
+            RouterActor { switch: switch.clone(), bridge, directory: directory.actor().clone(), is_ending: false };
         Ok(Router { switch, actor: actor.start() })
     }
 
@@ -343,6 +344,8 @@ struct RouterActor {
     switch: Arc<Switch>,
     bridge: Option<actix::Addr<Bridge>>,
     directory: actix::Addr<Directory>,
+    /// Somebody has asked for the end, which is made once.
+    is_ending: bool,
 }
 
 impl Actor for RouterActor {
@@ -370,8 +373,9 @@ impl Handler<Shutdown> for RouterActor {
 
     fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> ResponseActFuture<Self, ()> {
         let (switch, bridge, directory) = (self.switch.clone(), self.bridge.clone(), self.directory.clone());
+        let is_ending = std::mem::replace(&mut self.is_ending, true);
         let ending = async move {
-            if switch.stage() != Stage::Running {
+            if is_ending {
                 let mut ended = switch.ended();
                 // An error means that the router is no more, which is what was waited for.
                 let _ = ended.wait_for(|ended| *ended).await;
