@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Arbiter, ArbiterHandle, Context, Handler, Message};
-use vlmessaging::{Addr, Agent, Connection, Handled, Msg, Router};
+use futures::future::join_all;
+use vlmessaging::{Addr, Agent, Connection, Handled, Limits, Msg, Router};
 
 use crate::kid::Kid;
 use crate::load;
@@ -18,6 +19,10 @@ struct Plain;
 
 impl Actor for Plain {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(Limits::default().mailbox);
+    }
 }
 
 #[derive(Message)]
@@ -110,6 +115,12 @@ impl Sides {
         self.ask_plain(0).await;
     }
 
+    /// The same with a bound and a known outcome, as ours has: actix has it for those who wait.
+    pub(crate) async fn tell_plain_and_know(&self) {
+        let told = join_all((0..BURST).map(|number| self.plain.send(Note(number)))).await;
+        assert!(told.iter().all(Result::is_ok), "all are handled");
+    }
+
     pub(crate) async fn tell_ours(&self) {
         for number in 0..BURST {
             self.conn.send(&self.ours, "NOTE", number).await.expect("room");
@@ -117,8 +128,8 @@ impl Sides {
         self.ask_ours(0).await;
     }
 
-    /// Nanoseconds per operation in one round: asked plainly, asked ours, told plainly, told ours.
-    async fn round(&self, count: i64) -> [f64; 4] {
+    /// Nanoseconds per operation in one round: asked plainly, asked ours, told plainly, told plainly with a known outcome, told ours.
+    async fn round(&self, count: i64) -> [f64; 5] {
         let began = Instant::now();
         for number in 0..count {
             self.ask_plain(number).await;
@@ -137,9 +148,14 @@ impl Sides {
         let told_plain = per(began, bursts * BURST);
         let began = Instant::now();
         for _ in 0..bursts {
+            self.tell_plain_and_know().await;
+        }
+        let known_plain = per(began, bursts * BURST);
+        let began = Instant::now();
+        for _ in 0..bursts {
             self.tell_ours().await;
         }
-        [asked_plain, asked_ours, told_plain, per(began, bursts * BURST)]
+        [asked_plain, asked_ours, told_plain, known_plain, per(began, bursts * BURST)]
     }
 }
 
@@ -179,14 +195,16 @@ pub(crate) fn measure(run: &mut Run) {
         }
         let (count, rounds) = (run.count(full).to_string(), if run.quick { 5 } else { ROUNDS });
         let child = Kid::start(&["@in-process", router, threads, placed, &count, &rounds.to_string()]);
-        let mut columns: [Vec<f64>; 4] = Default::default();
+        let mut columns: [Vec<f64>; 5] = Default::default();
         for _ in 0..rounds {
             let line = child.line(Duration::from_mins(1)).expect("a round within a minute");
-            let round: [f64; 4] = serde_json::from_str(&line).expect("four numbers");
+            let round: [f64; 5] = serde_json::from_str(&line).expect("five numbers");
             columns.iter_mut().zip(round).for_each(|(column, figure)| column.push(figure));
         }
-        let [asked_plain, asked_ours, told_plain, told_ours] = columns;
+        let [asked_plain, asked_ours, told_plain, known_plain, told_ours] = columns;
         run.report.add(Row::new(asked, "ns", asked_ours, asked_plain).beside("actix Addr::send"));
+        let known = Row::new(format!("{told}, outcome known"), "ns", told_ours.clone(), known_plain);
         run.report.add(Row::new(told, "ns", told_ours, told_plain).beside("actix do_send"));
+        run.report.add(known.beside("actix Addr::send, awaited together"));
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! # The lines
 //!
-//! - `in process/*` (`in_process`): one agent asked or told by another party of the same router; the floor is `actix::Addr::send` and `do_send`. `two threads`
+//! - `in process/*` (`in_process`): one agent asked or told by another party of the same router; the floor is `actix::Addr::send` and `do_send`, which has no bound and
+//!   tells nothing; `outcome known` has beside it what actix has for that: `send` of many, awaited together. `two threads`
 //!   has the agent on an arbiter of its own, `pinned` both threads on one CPU.
 //! - `ipc/*`, `tcp/*` (`pairs`): a client and a server process, contents a string of 64 bytes, or more. Shapes of the floor (`raw`): *two ways* is
 //!   what the library uses, a listener for any number of peers on each side that only receives, and a plain dialer towards the peer that only sends;
