@@ -4,6 +4,8 @@
 //! a line's name (`idle`, `in process`, `ipc/`, `round trip`): only such lines are measured. `--quick` takes few and small rounds, within 20 s. The
 //! table goes to standard output, the same as JSON lines to `target/bench/floors.jsonl`.
 //!
+//! `VLM_SOCKETS=sp` measures with the sockets in Rust alone.
+//!
 //! # Reading the table
 //!
 //! - `ours`, `floor`: medians over the rounds, which take turns; `ratio` is ours divided by the floor: below 1 is better for times, above 1 for rates.

@@ -12,7 +12,7 @@
 //! | L1, L2 | one thread: requests in a row; one way, a request after every thousand |
 //! | L3, L4 | two threads: requests in a row; one way, a request at the end |
 //!
-//! `--scale 0.1` is a tenth of the counts. `+1cpu` has all processes on CPU 0. The table goes to standard output, JSON lines to `target/bench/peers.jsonl`:
+//! `--scale 0.1` is a tenth of the counts. `+1cpu` has all processes on CPU 0, `@sp` the sockets in Rust alone. The table goes to standard output, JSON lines to `target/bench/peers.jsonl`:
 //! medians of the rounds, the least and the largest beside them.
 
 #![allow(clippy::expect_used, reason = "a measurement that cannot go on ends")]
@@ -34,12 +34,16 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use vlmessaging::SOCKETS_VARIABLE;
 
 /// What runs if nothing is named: the variant, and the package that has it; ours are this program.
-const PROGRAMS: [(&str, &str); 27] = [
+const PROGRAMS: [(&str, &str); 30] = [
     ("ipc", "ours"),
     ("ipc+1cpu", "ours"),
+    ("ipc@sp", "ours"),
+    ("ipc@sp+1cpu", "ours"),
     ("tcp", "ours"),
+    ("tcp@sp", "ours"),
     ("zmq-ipc", "zmq"),
     ("zmq-ipc+1cpu", "zmq"),
     ("zmq-tcp", "zmq"),
@@ -219,6 +223,7 @@ fn label(variant: &str, package: &str) -> String {
 /// What one program makes of the workloads.
 fn run(program: &Path, variant: &str, scale: &str) -> Result<Value, String> {
     let (variant, pinned) = variant.strip_suffix("+1cpu").map_or((variant, false), |variant| (variant, true));
+    let (variant, sockets) = variant.strip_suffix("@sp").map_or((variant, "nng"), |variant| (variant, "sp"));
     let mut command = Command::new(if pinned { Path::new("taskset") } else { program });
     if pinned {
         command.args(["-c", "0"]).arg(program);
@@ -226,6 +231,7 @@ fn run(program: &Path, variant: &str, scale: &str) -> Result<Value, String> {
     let child = command
         .args(["client", variant])
         .env(SCALE, scale)
+        .env(SOCKETS_VARIABLE, sockets)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
