@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use vlmessaging::{Addr, Endpoint, Router, RouterBuilder, Scheme, Stats};
+use vlmessaging::{Addr, Endpoint, Router, RouterBuilder, Scheme, Sockets, Stats};
 
 use crate::outcome::{Exit, Failure};
 
@@ -20,6 +20,9 @@ pub(crate) struct Place {
     /// Folder of the machine's sockets [default: $VLM_FOLDER, else /tmp]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) folder: Option<PathBuf>,
+    /// Which sockets it uses, nng or sp; on the wire they are the same [default: $VLM_SOCKETS, else nng]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) sockets: Option<Sockets>,
     /// How far the router reaches [default: network if an option names a tcp endpoint, else machine]
     #[arg(long, value_enum)]
     pub(crate) mode: Option<Mode>,
@@ -78,6 +81,9 @@ impl Place {
 
     fn router(&self, speaks_tcp: bool) -> RouterBuilder {
         let mut builder = if self.is_machine(speaks_tcp) { Router::machine() } else { Router::network() };
+        if let Some(sockets) = self.sockets {
+            builder = builder.sockets(sockets);
+        }
         if let Some(folder) = &self.folder {
             builder = builder.folder(folder);
         }

@@ -78,8 +78,11 @@ pub(crate) fn parse(ready: &str) -> Addr {
     Addr::at(Endpoint::new(endpoint), number.parse().expect("a number"))
 }
 
-/// The router of either process.
+/// The router of either process; `sp-` before the way says which sockets.
 pub(crate) fn builder(over: &str, folder: &str) -> RouterBuilder {
+    if let Some(over) = over.strip_prefix("sp-") {
+        return builder(over, folder).sockets("sp".parse().expect("it is compiled in"));
+    }
     match over {
         "ipc" => Router::machine().without_hub(),
         "hub" => Router::machine(),

@@ -19,8 +19,9 @@ pub(crate) fn client(words: &[&str]) {
     }
     let load = Load::parse(what, count, more);
     let outcome = match who {
-        "ours" => actix::System::new().block_on(async {
-            let mut client = ours::Client::start(over, folder).await;
+        "ours" | "sp" => actix::System::new().block_on(async {
+            let over = if who == "sp" { format!("sp-{over}") } else { over.to_owned() };
+            let mut client = ours::Client::start(&over, folder).await;
             client.warm_up().await;
             let before = cpu_of(&client.server);
             let outcome = client.run(load).await;
@@ -181,7 +182,7 @@ fn ten_thousand(run: &mut Run, over: &str) {
 }
 
 /// Every round has each of `who` once; those that fail have no figure in it, and lose all.
-fn take_turns<const N: usize>(
+pub(crate) fn take_turns<const N: usize>(
     run: &mut Run,
     who: [&str; N],
     over: &str,

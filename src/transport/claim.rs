@@ -62,6 +62,7 @@ impl Claim {
         self.bound = identity(&self.path);
     }
 
+    #[cfg(feature = "nng")]
     pub(in crate::transport) fn path(&self) -> &Path {
         &self.path
     }
@@ -74,6 +75,7 @@ impl Claim {
         }
     }
 
+    #[cfg(feature = "nng")]
     /// Moves a successor's file out of the way of nng, which unlinks by name when it closes. Give it to `release`.
     pub(in crate::transport) fn shelter(&self) -> Option<PathBuf> {
         let found = identity(&self.path)?;

@@ -135,6 +135,7 @@ impl Lane {
         self.state.lock().stage == Stage::Over
     }
 
+    #[cfg(feature = "nng")]
     pub(in crate::transport) fn is_held(&self) -> bool {
         self.state.lock().stage == Stage::Held
     }

@@ -58,12 +58,14 @@ impl Workers {
         }
     }
 
+    #[cfg(feature = "nng")]
     /// Jobs that wait or run.
     pub(in crate::transport) fn backlog(&self) -> usize {
         let state = self.state.lock();
         state.queue.len() + state.running.len()
     }
 
+    #[cfg(feature = "nng")]
     /// How long the longest running job has taken.
     pub(in crate::transport) fn longest(&self) -> Option<Duration> {
         self.state.lock().running.iter().map(Instant::elapsed).max()
