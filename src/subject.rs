@@ -24,5 +24,5 @@ pub const SHARE_ENTRIES: &str = "SHARE_ENTRIES";
 pub const BAD_ENTRIES: &str = "BAD_ENTRIES";
 /// To a network hub's directory \[null\]; answered with a list of vnet names.
 pub const GET_VNETS: &str = "GET_VNETS";
-/// Between Rust directories only \[list of what routers provide\]; not answered.
+/// Between Rust directories only \[what is known, what is new, who is gone\]; not answered.
 pub const SYNC_ENTRIES: &str = "SYNC_ENTRIES";

@@ -6,7 +6,10 @@
 
 pub(crate) mod core;
 mod entry;
+pub(crate) mod index;
+pub(crate) mod log;
 mod python;
+pub(crate) mod replica;
 
 use std::future::{IntoFuture, Ready, ready};
 use std::sync::Arc;
@@ -28,8 +31,9 @@ use crate::router::switch::{Stage, Switch};
 use crate::subject;
 use crate::transport::ListenError;
 use crate::value::Value;
-use core::{Core, Outgoing, State, What};
+use core::{Core, Outgoing, What};
 pub use entry::{Entry, Known, LOCAL_VNET};
+use replica::Sync;
 
 /// Pause between tries to reach or become a hub that is not there. Default 200 ms: a dial to nobody costs well under a millisecond, and a person does not notice.
 const RETRY: Duration = Duration::from_millis(200);
@@ -44,6 +48,7 @@ pub(crate) struct Board {
     /// There are messages to send.
     work: Notify,
     changed: watch::Sender<()>,
+    start: Instant,
 }
 
 /// An entry in the directory, for as long as this lives: dropped, it is withdrawn everywhere.
@@ -73,14 +78,18 @@ pub struct Find {
 
 impl Default for Board {
     fn default() -> Self {
-        Self { core: Mutex::default(), work: Notify::new(), changed: watch::channel(()).0 }
+        Self { core: Mutex::default(), work: Notify::new(), changed: watch::channel(()).0, start: Instant::now() }
     }
 }
 
 impl Board {
     /// Lets the core decide; `true` from it wakes those who wait for a provider.
     fn with(&self, decide: impl FnOnce(&mut Core) -> bool) {
-        let changed = decide(&mut self.core.lock());
+        let changed = {
+            let mut core = self.core.lock();
+            core.at(self.start.elapsed());
+            decide(&mut core)
+        };
         self.work.notify_one();
         if changed {
             self.changed.send_replace(());
@@ -119,8 +128,7 @@ impl Board {
 
     pub(crate) fn peer_up(&self, name: &Endpoint, incarnation: u64) {
         self.with(|core| {
-            core.hub_is(name, incarnation);
-            core.peer_up(name);
+            core.peer_up(name, incarnation);
             false
         });
     }
@@ -130,6 +138,17 @@ impl Board {
             core.peer_is_python(name);
             false
         });
+    }
+
+    fn tick(&self) {
+        let is_less = {
+            let mut core = self.core.lock();
+            core.at(self.start.elapsed());
+            core.tick()
+        };
+        if is_less {
+            self.changed.send_replace(());
+        }
     }
 
     pub(crate) fn life_ended(&self, incarnation: u64) {
@@ -282,6 +301,7 @@ impl Directory {
             self.last_round = Instant::now();
             port.switch.board.core.lock().round();
         }
+        port.switch.board.tick();
         self.send_outbox(&port);
     }
 
@@ -292,7 +312,7 @@ impl Directory {
             let subject = what.subject();
             let is_for_python = !matches!(what, What::Sync(_));
             let contents = match what {
-                What::Sync(states) => states.into_contents(),
+                What::Sync(sync) => sync.into_contents(),
                 What::Share(entries) => entries.into_contents(),
                 What::AskVnets | What::AskEntries => ().into_contents(),
             };
@@ -375,7 +395,11 @@ impl Directory {
         let asked_at = msg.to().net.clone();
         msg.answer(|service: Value| {
             let core = switch.board.core.lock();
-            let all = if is_ours { core.entries().cloned().collect() } else { core.for_python(asked_at.as_ref()) };
+            let all = if is_ours {
+                core.entries().iter().map(|entry| (**entry).clone()).collect()
+            } else {
+                core.for_python(asked_at.as_ref())
+            };
             match service {
                 Value::Text(service) if !service.is_empty() => {
                     all.into_iter().filter(|entry| entry.service == service).collect()
@@ -433,14 +457,15 @@ impl Directory {
     }
 
     fn synced(switch: &Switch, mut msg: Msg) -> Handled {
-        match msg.take_contents::<Vec<State>>() {
-            Ok(states) => {
+        match msg.take_contents::<Sync>() {
+            Ok(sync) => {
                 if let (None, Some(gateway)) = (&msg.from().net, &msg.from().machine) {
-                    let entries = states.iter().flat_map(|state| state.entries.iter().chain(&state.python));
-                    let nets = entries.filter_map(|entry| entry.addr.net.as_ref());
+                    let entries = sync.news.iter().flat_map(|news| &news.added).map(|(_, _, entry)| &entry.addr);
+                    let homes = sync.news.iter().filter(|news| news.view.is_network()).map(|news| &news.home);
+                    let nets = entries.chain(homes).filter_map(|addr| addr.net.as_ref());
                     nets.for_each(|net| switch.heard_of(net, gateway));
                 }
-                switch.board.with(|core| core.heard(msg.from(), states));
+                switch.board.with(|core| core.heard(msg.from(), sync));
             }
             Err(error) => tracing::warn!(from = %msg.from(), %error, "a directory's state cannot be read"),
         }
@@ -558,5 +583,7 @@ pub(crate) fn is_network(hub: &Endpoint) -> bool {
     hub.scheme() == Scheme::Tcp
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@
 //!
 //! They are told what they can reach in one hop. Nothing is sent to one that has not spoken first, or is a hub that this router was told of.
 
+use std::sync::Arc;
+
 use super::core::{Core, Kind, Outgoing, What, router_of};
 use super::entry::{Entry, LOCAL_VNET};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
@@ -25,10 +27,18 @@ pub(crate) struct Guest {
     listens: bool,
 }
 
+impl Guest {
+    /// Where the network can dial it.
+    pub(super) fn dialable(&self) -> Option<Addr> {
+        (self.listens && self.directory.net.is_some()).then(|| Addr { connection: None, ..self.directory.clone() })
+    }
+}
+
 impl Core {
     /// Tells every Python hub what is provided here, and asks it, and every guest, what it has.
     pub(crate) fn round(&mut self) {
-        let own = || self.own.iter().map(|(_, entry)| entry).filter(|entry| is_readable(entry));
+        let mut told = Vec::new();
+        let own = || self.own().filter(|entry| is_readable(entry));
         let shared: Vec<Entry> =
             own().filter(|entry| entry.vnets.iter().any(|vnet| vnet == LOCAL_VNET)).cloned().collect();
         for hub in self.hubs.iter().filter(|hub| hub.kind == Kind::Python) {
@@ -45,10 +55,11 @@ impl Core {
                 }
                 _ => What::Share(shared.clone()),
             };
-            self.outbox.push(Outgoing { to: Addr::at(hub.at.clone(), DIRECTORY), what });
+            told.push(Outgoing { to: Addr::at(hub.at.clone(), DIRECTORY), what });
         }
         let guests = self.guests.iter().map(|guest| guest.directory.clone());
-        self.outbox.extend(guests.map(|to| Outgoing { to, what: What::AskEntries }));
+        told.extend(guests.map(|to| Outgoing { to, what: What::AskEntries }));
+        self.outbox.append(&mut told);
     }
 
     // ---- Python hubs that this router joined -------------------------------------------------------------
@@ -72,7 +83,7 @@ impl Core {
     fn is_known_better(&self, addr: &Addr) -> bool {
         let is_own = addr.machine == self.home.machine && (addr.net.is_none() || addr.net == self.home.net);
         let is_at = |home: &Addr| home.machine == addr.machine && home.net == addr.net;
-        is_own || self.others.values().any(|state| is_at(&state.home))
+        is_own || self.replica.logs().any(|(_, _, log)| is_at(&log.home))
     }
 
     // ---- Python directories that joined this router ----------------------------------------------------------
@@ -156,36 +167,23 @@ impl Core {
 
     // ---- what others are told ------------------------------------------------------------------------------------
 
-    /// The entries of Python routers that a Rust neighbour can reach: on the machine all, through this router; on the network those it can dial itself. A Python router of this
-    /// machine would be two hops away, which it cannot answer.
-    pub(super) fn visible_python(&self, entries: &[Entry], scheme: Scheme) -> Vec<Entry> {
-        match scheme {
-            Scheme::Tcp => {
-                self.visible(entries, scheme).into_iter().filter(|entry| self.can_be_dialed(&entry.addr)).collect()
-            }
-            _ => self.visible(entries, scheme),
-        }
-    }
-
     fn can_be_dialed(&self, addr: &Addr) -> bool {
-        let is_at = |guest: &&Guest| {
-            guest.listens && guest.directory.net == addr.net && guest.directory.machine == addr.machine
-        };
-        addr.net.is_some() && self.guests.iter().any(|guest| is_at(&guest))
+        let home = Addr { connection: None, ..addr.clone() };
+        self.guests.iter().filter_map(Guest::dialable).any(|guest| guest == home)
     }
 
     /// What a Python asker is answered: everything it can reach in one hop, in vnets that it may see. `asked_at` is the tcp endpoint by which it addressed us.
     pub(crate) fn for_python(&self, asked_at: Option<&Endpoint>) -> Vec<Entry> {
         let is_here = |addr: &Addr| addr.net.is_none() && addr.machine == self.home.machine;
-        let reachable = |entry: &&Entry| match asked_at {
+        let reachable = |entry: &Entry| match asked_at {
             Some(_) => (is_here(&entry.addr) || self.can_be_dialed(&entry.addr)) && entry.is_in(&self.vnets),
             None => entry.addr.net.is_none() && !entry.vnets.is_empty(),
         };
-        let named = |entry: &Entry| {
+        let named = |entry: Arc<Entry>| {
             let net = entry.addr.net.clone().or_else(|| asked_at.cloned());
-            Entry { addr: Addr { net, ..entry.addr.clone() }, ..entry.clone() }
+            Entry { addr: Addr { net, ..entry.addr.clone() }, ..(*entry).clone() }
         };
-        self.entries().filter(reachable).filter(|entry| is_readable(entry)).map(named).collect()
+        self.entries().into_iter().filter(|entry| reachable(entry) && is_readable(entry)).map(named).collect()
     }
 }
 
