@@ -179,6 +179,11 @@ impl Connection {
         Find::new(self.port.switch.clone(), service)
     }
 
+    /// Asks the directory for everything that is provided.
+    pub fn find_all(&self) -> Find {
+        Find::everything(self.port.switch.clone())
+    }
+
     /// Provides a service from this connection.
     pub fn register(&self, service: impl Into<String>) -> Register {
         Register::new(self.port.clone(), service)

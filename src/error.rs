@@ -33,6 +33,9 @@ pub enum Error {
     /// A hub was not joined: see [`JoinError`].
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// No provider answered: see [`AskError`](crate::AskError).
+    #[error(transparent)]
+    Ask(#[from] crate::AskError),
     /// An entry was not registered: see [`RegisterError`].
     #[error(transparent)]
     Register(#[from] RegisterError),

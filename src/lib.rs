@@ -48,7 +48,9 @@ pub use agent::{Agent, Spawned, Supervised};
 pub use config::Limits;
 pub use connection::Connection;
 pub use contents::{Contents, ContentsError, IntoContents};
-pub use directory::{Entry, Find, Known, LOCAL_VNET, Register, Registration};
+pub use directory::{
+    AskError, Change, DirectoryView, Entry, Find, Known, LOCAL_VNET, Pick, Register, Registration, RouterView, Watch,
+};
 pub use error::{DeliverError, Error, FindError, JoinError, RegisterError, RequestError, SendError, StartError};
 pub use failure::{NotDelivered, Reason};
 pub use msg::{Handled, Msg};

@@ -26,3 +26,5 @@ pub const BAD_ENTRIES: &str = "BAD_ENTRIES";
 pub const GET_VNETS: &str = "GET_VNETS";
 /// Between Rust directories only \[what is known, what is new, who is gone\]; not answered.
 pub const SYNC_ENTRIES: &str = "SYNC_ENTRIES";
+/// To a Rust directory: what it holds and since when \[list of two: a service or null, an address or null\]; answered with a [`DirectoryView`](crate::DirectoryView).
+pub const GET_VIEW: &str = "GET_VIEW";

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use command::{agent, burst, call, codec, hub, ls, ping, sink};
+use command::{agent, burst, call, check, codec, hub, ls, ping, sink, why};
 use outcome::{Exit, Failure};
 
 const AFTER_HELP: &str = "\
@@ -40,6 +40,10 @@ enum Command {
     Hub(hub::Hub),
     /// List the entries and the routers of the network
     Ls(ls::Ls),
+    /// Explain who provides a service, or what is at an address, and who can see it
+    Why(why::Why),
+    /// Compare what all directories of the network hold
+    Check(check::Check),
     /// Ask every provider of a service, or an address, whether it is there
     Ping(ping::Ping),
     /// Send a request and print the answer, once or many times
@@ -78,6 +82,8 @@ fn run(command: Command) -> (&'static str, bool, Result<Exit, Failure>) {
     match command {
         Command::Hub(hub) => ("vlm hub", hub.place.json, in_a_system(hub.run())),
         Command::Ls(ls) => ("vlm ls", ls.place.json, in_a_system(ls.run())),
+        Command::Why(why) => ("vlm why", why.place.json, in_a_system(why.run())),
+        Command::Check(check) => ("vlm check", check.place.json, in_a_system(check.run())),
         Command::Ping(ping) => ("vlm ping", ping.place.json, in_a_system(ping.run())),
         Command::Call(call) => ("vlm call", call.place.json, in_a_system(call.run())),
         Command::Agent(agent::Agent::AddOne(add_one)) => {

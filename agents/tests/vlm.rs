@@ -6,6 +6,8 @@
 mod codec;
 #[path = "vlm/commands.rs"]
 mod commands;
+#[path = "vlm/directory.rs"]
+mod directory;
 #[path = "vlm/failures.rs"]
 mod failures;
 #[path = "vlm/fixture.rs"]

@@ -185,8 +185,16 @@ impl Core {
         all.filter(|(place, entry)| !self.is_known_here(place, entry)).map(|(_, entry)| entry)
     }
 
-    pub(crate) fn find(&self, service: &str, params: &Value, vnet: Option<&str>) -> Vec<Entry> {
-        self.providers(service, params, vnet).map(|entry| (**entry).clone()).collect()
+    /// The same of any service, if none is named.
+    pub(crate) fn find(&self, service: Option<&str>, params: &Value, vnet: Option<&str>) -> Vec<Entry> {
+        let cloned = |entry: &Arc<Entry>| (**entry).clone();
+        match service {
+            Some(service) => self.providers(service, params, vnet).map(cloned).collect(),
+            None => {
+                let services = self.replica.index.services();
+                services.flat_map(|service| self.providers(service, params, vnet)).map(cloned).collect()
+            }
+        }
     }
 
     /// Everything known, the nearest first.

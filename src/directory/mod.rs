@@ -6,13 +6,16 @@
 
 pub(crate) mod core;
 mod entry;
+mod follow;
 pub(crate) mod index;
 pub(crate) mod log;
 mod python;
 pub(crate) mod replica;
+mod view;
 
 use std::future::{IntoFuture, Ready, ready};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
@@ -33,7 +36,9 @@ use crate::transport::ListenError;
 use crate::value::Value;
 use core::{Core, Outgoing, What};
 pub use entry::{Entry, Known, LOCAL_VNET};
+pub use follow::{AskError, Change, Pick, Watch};
 use replica::Sync;
+pub use view::{DirectoryView, RouterView};
 
 /// Pause between tries to reach or become a hub that is not there. Default 200 ms: a dial to nobody costs well under a millisecond, and a person does not notice.
 const RETRY: Duration = Duration::from_millis(200);
@@ -49,6 +54,8 @@ pub(crate) struct Board {
     work: Notify,
     changed: watch::Sender<()>,
     start: Instant,
+    /// Whose turn it is of several providers.
+    turn: AtomicUsize,
 }
 
 /// An entry in the directory, for as long as this lives: dropped, it is withdrawn everywhere.
@@ -71,14 +78,23 @@ pub struct Register {
 #[must_use = "nothing is asked until one of the last methods is called"]
 pub struct Find {
     switch: Arc<Switch>,
-    service: String,
+    /// None: any.
+    service: Option<String>,
     params: Value,
     vnet: Option<String>,
+    pick: Pick,
+    is_repeatable: bool,
 }
 
 impl Default for Board {
     fn default() -> Self {
-        Self { core: Mutex::default(), work: Notify::new(), changed: watch::channel(()).0, start: Instant::now() }
+        Self {
+            core: Mutex::default(),
+            work: Notify::new(),
+            changed: watch::channel(()).0,
+            start: Instant::now(),
+            turn: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -222,7 +238,11 @@ impl IntoFuture for Register {
 
 impl Find {
     pub(crate) fn new(switch: Arc<Switch>, service: impl Into<String>) -> Self {
-        Self { switch, service: service.into(), params: Value::Null, vnet: None }
+        Self { service: Some(service.into()), ..Self::everything(switch) }
+    }
+
+    pub(crate) fn everything(switch: Arc<Switch>) -> Self {
+        Self { switch, service: None, params: Value::Null, vnet: None, pick: Pick::default(), is_repeatable: false }
     }
 
     /// Only entries with equal values on these keys; other keys may be there.
@@ -240,10 +260,10 @@ impl Find {
     /// Those known now, nearest first: same router, same machine, network.
     #[must_use]
     pub fn all(&self) -> Vec<Entry> {
-        self.switch.board.core.lock().find(&self.service, &self.params, self.vnet.as_deref())
+        self.switch.board.core.lock().find(self.service.as_deref(), &self.params, self.vnet.as_deref())
     }
 
-    /// The nearest, as soon as one is known.
+    /// The nearest, or the one that [`pick`](Find::pick) says, as soon as one is known.
     ///
     /// # Errors
     ///
@@ -252,13 +272,13 @@ impl Find {
         let mut changed = self.switch.board.changed.subscribe();
         let deadline = tokio::time::Instant::now() + limit;
         loop {
-            if let Some(entry) = self.all().into_iter().next() {
+            if let Some(entry) = self.picked().into_iter().next() {
                 return Ok(entry);
             }
             // The sender lives in the router, which this holds: only the time can run out.
             if !matches!(tokio::time::timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
                 let provided = self.switch.board.core.lock().services();
-                return Err(FindError::Nobody { service: self.service, within: limit, provided });
+                return Err(FindError::Nobody { service: self.service.unwrap_or_default(), within: limit, provided });
             }
         }
     }
@@ -472,6 +492,21 @@ impl Directory {
         msg.handled()
     }
 
+    /// Explains what is held, with the entries of a service or at an address.
+    fn view(switch: &Switch, msg: Msg) -> Handled {
+        let is_near = msg.from().net.is_none();
+        msg.answer(|(service, addr): (Option<String>, Option<Addr>)| {
+            let is_of = |entry: &Entry| {
+                let is_there = |addr: &Addr| {
+                    addr.machine == entry.addr.machine
+                        && addr.connection.is_none_or(|number| entry.addr.connection == Some(number))
+                };
+                service.as_ref().is_some_and(|service| entry.service == *service) || addr.as_ref().is_some_and(is_there)
+            };
+            switch.board.core.lock().view(is_near, is_of)
+        })
+    }
+
     fn vnets(switch: &Switch, msg: Msg) -> Handled {
         if msg.is_reply() {
             let vnets = msg.contents().unwrap_or_default();
@@ -543,6 +578,7 @@ impl Handler<Msg> for Directory {
             && from.machine.as_ref().is_none_or(|machine| switch.is_mine(machine));
         match msg.subject() {
             subject::SYNC_ENTRIES => Self::synced(&switch, msg),
+            subject::GET_VIEW if !msg.is_reply() => Self::view(&switch, msg),
             subject::SHARE_ENTRIES => self.shared(&switch, msg),
             subject::GET_VNETS => Self::vnets(&switch, msg),
             subject::GET_ENTRIES if !msg.is_reply() => Self::get_entries(&switch, msg, is_ours),

@@ -64,7 +64,7 @@ impl Network {
     }
 
     fn sees(&mut self, name: &str, service: &str) -> usize {
-        self.at(name).find(service, &Value::Null, None).len()
+        self.at(name).find(Some(service), &Value::Null, None).len()
     }
 }
 
@@ -143,13 +143,13 @@ fn lookups_know_service_params_and_vnet() {
     let core = network.at(A);
     core.register(Entry { params: Value::from([("ccy", "USD"), ("class", "fx")]), ..entry(A, 3, "vol") });
     core.register(Entry { vnets: vec!["other".into()], ..entry(A, 4, "vol") });
-    assert_eq!(core.find("vol", &Value::Null, None).len(), 2);
-    assert_eq!(core.find("vol", &Value::from([("ccy", "USD")]), None).len(), 1);
-    assert_eq!(core.find("vol", &Value::from([("ccy", "EUR")]), None).len(), 0);
-    assert_eq!(core.find("vol", &Value::Null, Some("other")).len(), 1);
+    assert_eq!(core.find(Some("vol"), &Value::Null, None).len(), 2);
+    assert_eq!(core.find(Some("vol"), &Value::from([("ccy", "USD")]), None).len(), 1);
+    assert_eq!(core.find(Some("vol"), &Value::from([("ccy", "EUR")]), None).len(), 0);
+    assert_eq!(core.find(Some("vol"), &Value::Null, Some("other")).len(), 1);
     assert_eq!(core.services(), ["vol"]);
     assert!(core.forget(3));
-    assert_eq!(core.find("vol", &Value::Null, None).len(), 1);
+    assert_eq!(core.find(Some("vol"), &Value::Null, None).len(), 1);
 }
 
 #[test]

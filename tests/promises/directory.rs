@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use vlmessaging::{Connection, FindError, RegisterError, Router, Value};
+use vlmessaging::{Change, Connection, FindError, Pick, RegisterError, Router, Value};
 
 use crate::common::agents::{Holds, adder, fragile, hold};
 use crate::common::program::Program;
-use crate::common::{LONG, Scene, assert_serves, net, number, scene, until, with_router};
+use crate::common::{LONG, Scene, assert_serves, net, number, scene, soon, until, with_router};
 
 /// Short, for what shall not be found.
 const SHORT: Duration = Duration::from_millis(20);
@@ -340,5 +340,90 @@ fn another_router_takes_over_when_the_hub_is_shut_down() {
         let _late = agent.register("Late").await.unwrap();
         assert_serves(&conn, find(&conn, "Late").await).await;
         assert_serves(&conn, find(&conn, "AddOne").await).await;
+    });
+}
+
+#[test]
+fn a_watch_tells_what_is_there_and_then_what_comes_changes_and_goes() {
+    scene(async |scene| {
+        let (hub, spoke) = hub_and_spoke(scene).await;
+        let (early, late) = (spoke.spawn(adder()), spoke.spawn(adder()));
+        let price = |ccy: &'static str| Value::from([("ccy", ccy)]);
+        let first = early.register("Price").params(price("USD")).await.unwrap();
+        let conn = hub.connect();
+        find(&conn, "Price").await;
+        let mut watch = conn.find("Price").watch();
+        let Change::Appeared(entry) = soon(watch.next()).await else { panic!("it was there") };
+        assert_eq!(entry.addr, early.addr());
+        let _late = late.register("Price").await.unwrap();
+        let Change::Appeared(entry) = soon(watch.next()).await else { panic!("another has come") };
+        assert_eq!(entry.addr, late.addr());
+        let again = early.register("Price").params(price("EUR")).await.unwrap();
+        drop(first);
+        let mut last = soon(watch.next()).await;
+        while !matches!(last, Change::Gone(_) | Change::Changed(_)) {
+            last = soon(watch.next()).await;
+        }
+        assert_eq!(conn.find("Price").params([("ccy", "EUR")]).all().len(), 1);
+        drop(again);
+        let mut last = soon(watch.next()).await;
+        while !matches!(&last, Change::Gone(entry) if entry.params == price("EUR")) {
+            last = soon(watch.next()).await;
+        }
+        spoke.shutdown().await;
+        let Change::Gone(entry) = soon(watch.next()).await else { panic!("its router has ended") };
+        assert_eq!(entry.addr, late.addr());
+    });
+}
+
+#[test]
+fn several_providers_are_asked_as_one_picks() {
+    scene(async |scene| {
+        let (hub, spoke) = hub_and_spoke(scene).await;
+        let agents = [spoke.spawn(adder()), spoke.spawn(adder()), hub.spawn(adder())];
+        let mut entries = Vec::new();
+        for agent in &agents {
+            entries.push(agent.register("AddOne").await.unwrap());
+        }
+        let conn = hub.connect();
+        until("all are known", || conn.find("AddOne").all().len() == 3).await;
+        let picked = |pick| conn.find("AddOne").pick(pick).picked().remove(0).addr;
+        assert_eq!(picked(Pick::Nearest), agents[2].addr());
+        let turns: std::collections::BTreeSet<_> = (0..3).map(|_| picked(Pick::RoundRobin)).collect();
+        assert_eq!(turns.len(), 3);
+        let there = spoke.connect();
+        until("it is known there", || there.find("AddOne").all().len() == 3).await;
+        assert_eq!(picked(Pick::First), there.find("AddOne").pick(Pick::First).picked().remove(0).addr);
+        let any: std::collections::BTreeSet<_> = (0..200).map(|_| picked(Pick::Random)).collect();
+        assert_eq!(any.len(), 3);
+    });
+}
+
+#[test]
+fn the_next_provider_is_asked_when_one_is_told_dead_and_a_lost_request_only_if_it_may_be_repeated() {
+    scene(async |scene| {
+        let mut doomed = Program::start(scene.folder(), "hub", "");
+        let router = scene.start(Router::machine()).await;
+        let conn = router.connect();
+        find(&conn, "AddOne").await;
+        let held = conn.find("AddOne").ask(&conn, "HOLD", || 1, LONG);
+        let killed = async {
+            tokio::time::sleep(SHORT).await;
+            doomed.kill();
+        };
+        let (lost, ()) = futures::join!(held, killed);
+        assert!(matches!(lost, Err(vlmessaging::AskError::Request(_))), "{lost:?}");
+        let asked = conn.find("AddOne").repeatable().ask(&conn, "ADD_ONE", || 41, LONG);
+        let started = async {
+            tokio::time::sleep(SHORT).await;
+            let agent = router.spawn(adder());
+            (agent.register("AddOne").await.unwrap(), agent)
+        };
+        let (answer, _other) = futures::join!(asked, started);
+        assert_eq!(answer.unwrap().contents::<i64>(), Ok(42));
+        until("it is the hub", || router.endpoints().len() == 2).await;
+        let own = doomed.agent.machine.as_ref().unwrap().rest();
+        std::fs::remove_file(own).unwrap();
+        std::fs::remove_file(format!("{own}.lock")).unwrap();
     });
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use vlmessaging::{Entry, Known};
+use vlmessaging::{Change, Entry, Known, Router};
 
 use super::target::{self, LOOKUP};
 use crate::outcome::{Exit, Failure, print, print_json};
@@ -22,6 +22,9 @@ pub(crate) struct Ls {
     /// Wait so long for the hubs to tell, in milliseconds
     #[arg(long, default_value = LOOKUP, value_parser = place::read_millis)]
     lookup_ms: Duration,
+    /// Then tell what comes and goes, until Ctrl-C or for so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1e9", value_parser = place::read_seconds)]
+    watch: Option<Duration>,
 }
 
 impl Ls {
@@ -29,6 +32,12 @@ impl Ls {
         let stop = Stop::on_signals()?;
         let router = self.place.guest(None).start().await?;
         let joined = stop.or(router.joined(self.lookup_ms)).await;
+        if let Some(limit) = self.watch {
+            // Either way the time to end has come.
+            let _ = tokio::time::timeout(limit, stop.or(self.follow(&router))).await;
+            place::close(&router).await;
+            return Ok(Exit::Ok);
+        }
         // The first is the router of this command.
         let mut known = router.known().split_off(1);
         place::close(&router).await;
@@ -50,6 +59,35 @@ impl Ls {
             Some(Err(silent)) => Err(target::no_hub(&silent)),
             _ if self.service.is_some() && entries.is_empty() => Err(self.nobody()),
             _ => Ok(Exit::Ok),
+        }
+    }
+
+    /// Tells what is there, and what comes and goes.
+    async fn follow(&self, router: &Router) {
+        let conn = router.connect();
+        let find = self.service.as_ref().map_or_else(|| conn.find_all(), |service| conn.find(service));
+        let mut watch = find.watch();
+        loop {
+            let (mark, what, entry) = match watch.next().await {
+                Change::Appeared(entry) => ("+", "appeared", entry),
+                Change::Changed(entry) => ("~", "changed", entry),
+                Change::Gone(entry) => ("-", "gone", entry),
+                _ => continue,
+            };
+            let params = json_of_value(&entry.params);
+            if self.place.json {
+                print_json(&json!({
+                    "kind": what, "service": entry.service, "params": params, "vnets": entry.vnets, "addr": entry.addr,
+                }));
+            } else {
+                let params = params.filter(|params| !params.is_null()).map_or("-".into(), |params| params.to_string());
+                print(&format!(
+                    "{mark} {}  {params}  {}  {}",
+                    entry.service,
+                    entry.vnets.join(","),
+                    typed(&entry.addr)
+                ));
+            }
         }
     }
 

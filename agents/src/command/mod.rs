@@ -3,11 +3,14 @@
 pub(crate) mod agent;
 pub(crate) mod burst;
 pub(crate) mod call;
+pub(crate) mod check;
 pub(crate) mod codec;
 pub(crate) mod hub;
+mod look;
 pub(crate) mod ls;
 mod notation;
 pub(crate) mod ping;
 mod progress;
 pub(crate) mod sink;
 mod target;
+pub(crate) mod why;
