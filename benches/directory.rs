@@ -90,7 +90,7 @@ async fn lookup() {
     let spoke = Router::machine().folder(&folder).start().await.expect("a router");
     let there = spoke.connect();
     while spoke.known().iter().map(|router| router.entries.len()).sum::<usize>() < ENTRIES {
-        assert!(since.elapsed() < Duration::from_secs(60), "never complete");
+        assert!(since.elapsed() < Duration::from_mins(1), "never complete");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     println!("a new router has all {ENTRIES} in {:.2} s (asked: 5 s)", since.elapsed().as_secs_f64());
@@ -143,7 +143,7 @@ async fn node() {
     let builder = Router::network().folder(folder(&format!("node{at}"))).without_hub().vnet("desk");
     let builder = builder.listen(format!("tcp://10.77.0.{}:30001", at + 1));
     let others = (0..NODES).filter(|other| *other != at).map(|other| format!("tcp://10.77.0.{}:30001", other + 1));
-    let router = others.fold(builder, |builder, hub| builder.join(hub)).start().await.expect("a router");
+    let router = others.fold(builder, vlmessaging::RouterBuilder::join).start().await.expect("a router");
     let conn = router.connect();
     let (say, mut said) = tokio::sync::mpsc::unbounded_channel::<String>();
     std::thread::spawn(move || std::io::stdin().lines().map_while(Result::ok).all(|line| say.send(line).is_ok()));

@@ -37,6 +37,9 @@ impl Guest {
 impl Core {
     /// Tells every Python hub what is provided here, and asks it, and every guest, what it has.
     pub(crate) fn round(&mut self) {
+        if self.guests.is_empty() && self.hubs.iter().all(|hub| hub.kind != Kind::Python) {
+            return;
+        }
         let mut told = Vec::new();
         let own = || self.own().filter(|entry| is_readable(entry));
         let shared: Vec<Entry> =
@@ -142,9 +145,13 @@ impl Core {
 
     /// A router turned out to be a Rust one, which says itself what it provides.
     pub(super) fn is_no_python(&mut self, home: &Addr) {
+        let mut was_python = false;
         for name in [&home.net, &home.machine].into_iter().flatten() {
             self.guest_gone(name);
-            self.python.remove(name);
+            was_python |= self.python.remove(name).is_some();
+        }
+        if was_python {
+            self.tell_own();
         }
     }
 

@@ -28,6 +28,9 @@ pub(crate) struct Check {
 /// What directories hold of one router, in one view: versions and entries, and who holds that.
 type Held = BTreeMap<(u64, u64), Vec<String>>;
 
+/// Which life of a router, and through which vnets it was heard of.
+type View = (u64, Option<Vec<String>>);
+
 impl Check {
     pub(crate) async fn run(self) -> Result<Exit, Failure> {
         let stop = Stop::on_signals()?;
@@ -65,7 +68,9 @@ impl Check {
         } else {
             for (home, said) in &differences {
                 print(&format!("of {home}:"));
-                said.iter().for_each(|line| print(&format!("  {line}")));
+                for line in said {
+                    print(&format!("  {line}"));
+                }
             }
         }
         if !differences.is_empty() {
@@ -86,7 +91,7 @@ impl Check {
 
 /// By router: who holds what of it, where not all hold the same, and who does not answer.
 fn differences(looked: &[Looked]) -> Vec<(String, Vec<String>)> {
-    let mut held: BTreeMap<(u64, Option<Vec<String>>), (String, Held)> = BTreeMap::new();
+    let mut held: BTreeMap<View, (String, Held)> = BTreeMap::new();
     let mut all = Vec::new();
     for one in looked {
         match &one.view {
