@@ -41,6 +41,8 @@ pub(crate) struct Ledger {
     /// The number of the next message.
     next: u64,
     flights: VecDeque<Flight>,
+    /// Bytes in them.
+    bytes: usize,
     /// How many of the flights, from the oldest on, are on their way on the present pipe.
     sent: usize,
     /// Messages whose outcome is not known.
@@ -103,6 +105,11 @@ impl Ledger {
         self.booked.front().map(|(at, _)| *at)
     }
 
+    /// Bytes that the peer has not accepted.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Frames on their way.
     pub(crate) fn on_their_way(&self) -> usize {
         self.sent
@@ -136,6 +143,7 @@ impl Ledger {
             _ => self.booked.push_back((since, self.next)),
         }
         self.flights.push_back(flight);
+        self.bytes += size;
         self.sent += usize::from(sent);
         self.open += tickets.len();
         self.tickets.extend(tickets.into_iter().map(Some));
@@ -181,6 +189,7 @@ impl Ledger {
             freed += flight.size;
             self.sent = self.sent.saturating_sub(1);
         }
+        self.bytes -= freed;
         freed
     }
 

@@ -49,6 +49,11 @@ const ANSWERS: usize = 64;
 const SMALL: usize = 1024;
 /// Frames on their way on a pipe that the peer dialed. 2: a third may be dropped by its queue.
 const UNDIALED_FRAMES: usize = 2;
+/// Frames on their way on a pipe of our own before those that are not full wait for the peer's word. Default 2: what is sent meanwhile shares the next, which costs as long as the peer takes to say a word, and
+/// no timer; with one the pipe would be idle half of the time.
+const FRAMES: usize = 2;
+/// Frames received after which a receipt does not wait. Default 2: the sender may be waiting for it.
+const ACK_FRAMES: usize = 2;
 /// How long a Rust peer that has nothing to say may be silent before it is asked. Default 1 s: four tiny frames a second for a pair of idle routers.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a Rust peer may be silent before it is gone, or stay away if it cannot be dialed. Default 3.5 s: three heartbeats may be late or lost.
@@ -150,6 +155,7 @@ pub(crate) struct Link {
     told: BTreeMap<u64, Arc<Mutex<Inflow>>>,
     ack_due: Option<Instant>,
     ack_bytes: usize,
+    ack_frames: usize,
     orphaned: Option<Instant>,
     /// This router shuts down.
     closing: bool,
@@ -228,6 +234,7 @@ impl Link {
             told: BTreeMap::new(),
             ack_due: None,
             ack_bytes: 0,
+            ack_frames: 0,
             orphaned: None,
             closing: false,
             mood: Mood::default(),
@@ -542,7 +549,9 @@ impl Link {
     ) {
         self.owed.insert(session, inflow);
         self.ack_bytes += bytes;
-        let due = if urgent || self.ack_bytes >= ACK_BYTES { now } else { now + ACK_DELAY };
+        self.ack_frames += usize::from(bytes > 0);
+        let is_due = urgent || self.ack_bytes >= ACK_BYTES || self.ack_frames >= ACK_FRAMES;
+        let due = if is_due { now } else { now + ACK_DELAY };
         self.ack_due = Some(self.ack_due.map_or(due, |before| before.min(due)));
         self.pump(now, acts);
     }
@@ -873,7 +882,11 @@ impl Link {
 
     fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
         let Pipe::Open(open) = &self.pipe else { return None };
-        let may_send = !open.way.accepted || self.ledger.on_their_way() < UNDIALED_FRAMES;
+        let may_send = if open.way.accepted {
+            self.ledger.on_their_way() < UNDIALED_FRAMES
+        } else {
+            self.ledger.on_their_way() < FRAMES || self.ledger.has_unsent() || self.held - self.ledger.bytes() >= FRAME
+        };
         if may_send && !self.ledger.has_unsent() && !self.queue.is_empty() {
             self.load();
         }
@@ -913,6 +926,7 @@ impl Link {
         });
         self.ack_due = if self.owed.is_empty() { None } else { Some(now) };
         self.ack_bytes = 0;
+        self.ack_frames = 0;
         self.urgent = false;
         let first = self.ledger.next();
         let heard = self.ledger.heard();

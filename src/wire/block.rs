@@ -1,0 +1,371 @@
+//! The messages of a frame between two Rust routers, laid out to be written and read in one go.
+//!
+//! Endpoints are named once, in a table. A message is: its length in 4 bytes, little-endian; a byte that tells which of the optional parts are there; the places in the table, from 1 on, of the endpoints that
+//! it comes from and goes to, and their connections; its ids; its subject; symbols and `meta`; and to the end its contents, as Ion, untouched. Numbers are LEB128, ids zigzag before.
+
+use bytes::Bytes;
+use smol_str::SmolStr;
+
+use super::gate::check;
+use super::ion::Malformed;
+use super::refused::{Fault, Refused, RefusedKind};
+use super::{Encoded, Envelope, Profile};
+use crate::addr::{Addr, Endpoint};
+
+/// Endpoints that one block names. Default 4,096: a router has no more links.
+const ENDPOINTS: usize = 4096;
+/// Bytes of a message's length.
+const LENGTH: usize = 4;
+
+const ID: u8 = 1;
+const REPLY_TO: u8 = 1 << 1;
+const SYMBOLS: u8 = 1 << 2;
+const META: u8 = 1 << 3;
+const META_SYMBOLS: u8 = 1 << 4;
+const FROM: u8 = 1 << 5;
+const TO: u8 = 1 << 6;
+
+const SHORT: Malformed = Malformed(&"a message in a frame that ends too soon");
+const ODD: Malformed = Malformed(&"a message in a frame with a number out of range");
+
+/// Messages as they travel together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) bytes: Vec<u8>,
+    count: usize,
+}
+
+/// Messages as they came: slices of their frame, read one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bodies {
+    endpoints: Vec<Endpoint>,
+    bytes: Bytes,
+    count: usize,
+}
+
+impl Block {
+    /// How many messages there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of the messages.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether so many further endpoints can be named.
+    #[must_use]
+    pub fn has_names_for(&self, more: usize) -> bool {
+        self.endpoints.len() + more <= ENDPOINTS
+    }
+
+    /// Adds a message. Contents and meta go as they are; where it comes from is named with `net` if it names none itself.
+    pub fn push(&mut self, message: &Envelope, net: Option<&Endpoint>) {
+        let at = self.bytes.len();
+        let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
+        let has_meta = message.meta != Encoded::empty_struct();
+        let flags = flag(message.id.is_some(), ID)
+            | flag(message.reply_to.is_some(), REPLY_TO)
+            | flag(message.contents.symbols.is_some(), SYMBOLS)
+            | flag(has_meta, META)
+            | flag(message.meta.symbols.is_some(), META_SYMBOLS)
+            | flag(message.from.connection.is_some(), FROM)
+            | flag(message.to.connection.is_some(), TO);
+        self.bytes.reserve(LENGTH + 48 + message.subject.len() + message.contents.wire_len() + message.meta.wire_len());
+        self.bytes.extend_from_slice(&[0; LENGTH]);
+        self.bytes.push(flags);
+        self.addr(message.from.net.as_ref().or(net), message.from.machine.as_ref(), message.from.connection);
+        self.addr(message.to.net.as_ref(), message.to.machine.as_ref(), message.to.connection);
+        for id in [message.id, message.reply_to].into_iter().flatten() {
+            self.number(zigzag(id));
+        }
+        self.text(message.subject.as_bytes());
+        if let Some(symbols) = &message.contents.symbols {
+            self.text(symbols);
+        }
+        if has_meta {
+            self.text(&message.meta.bytes);
+        }
+        if let Some(symbols) = &message.meta.symbols {
+            self.text(symbols);
+        }
+        self.bytes.extend_from_slice(&message.contents.bytes);
+        let length = u32::try_from(self.bytes.len() - at - LENGTH).unwrap_or(u32::MAX);
+        if let Some(place) = self.bytes.get_mut(at..at + LENGTH) {
+            place.copy_from_slice(&length.to_le_bytes());
+        }
+        self.count += 1;
+    }
+
+    fn addr(&mut self, net: Option<&Endpoint>, machine: Option<&Endpoint>, connection: Option<u64>) {
+        for endpoint in [net, machine] {
+            let place = endpoint.map_or(0, |endpoint| self.place(endpoint));
+            self.number(place as u64);
+        }
+        if let Some(connection) = connection {
+            self.number(connection);
+        }
+    }
+
+    /// Where an endpoint is in the table, from 1 on.
+    fn place(&mut self, endpoint: &Endpoint) -> usize {
+        let known = self.endpoints.iter().position(|known| known == endpoint);
+        1 + known.unwrap_or_else(|| {
+            self.endpoints.push(endpoint.clone());
+            self.endpoints.len() - 1
+        })
+    }
+
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes.push(0x80 | (number & 0x7F) as u8);
+            number >>= 7;
+        }
+        self.bytes.push(number as u8);
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.number(text.len() as u64);
+        self.bytes.extend_from_slice(text);
+    }
+}
+
+impl Bodies {
+    /// The messages in `bytes`, not looked into; as many as are said.
+    pub(super) fn new(endpoints: Vec<Endpoint>, bytes: Bytes) -> Result<Self, Malformed> {
+        if endpoints.len() > ENDPOINTS {
+            return Err(Malformed(&"more endpoints than a router knows"));
+        }
+        let (mut count, mut rest) = (0, &bytes[..]);
+        while !rest.is_empty() {
+            (_, rest) = split(rest)?;
+            count += 1;
+        }
+        Ok(Self { endpoints, bytes, count })
+    }
+
+    /// How many messages there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of the messages.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Reads them one by one: each that is refused costs itself only.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Envelope, Refused>> + '_ {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (body, after) = split(rest).ok()?;
+            rest = after;
+            Some(self.read(body))
+        })
+    }
+
+    fn read(&self, body: &[u8]) -> Result<Envelope, Refused> {
+        let at = body.as_ptr().addr() - self.bytes.as_ptr().addr();
+        let mut cursor = Cursor { rest: body, bodies: self };
+        let message = cursor.message().map_err(|malformed| Fault::malformed(at, malformed).refused_in_frame())?;
+        check(&message.contents, Profile::Rust, "contents")?;
+        if message.meta != Encoded::empty_struct() {
+            check(&message.meta, Profile::Rust, "meta")?;
+            if !message.meta.is_null() && message.meta.type_name() != "struct" {
+                let (what, reason) = (message.meta.type_name(), "meta is a struct or null".into());
+                return Err(Refused { kind: RefusedKind::Odd, what, path: "meta".into(), reason });
+            }
+        }
+        Ok(message)
+    }
+}
+
+/// The first message, and what comes after it.
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or(SHORT)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| ODD)?;
+    rest.split_at_checked(length).ok_or(SHORT)
+}
+
+struct Cursor<'a> {
+    rest: &'a [u8],
+    bodies: &'a Bodies,
+}
+
+impl Cursor<'_> {
+    fn message(&mut self) -> Result<Envelope, Malformed> {
+        let (&flags, rest) = self.rest.split_first().ok_or(SHORT)?;
+        self.rest = rest;
+        let has = |flag: u8| flags & flag != 0;
+        let (from, to) = (self.addr(has(FROM))?, self.addr(has(TO))?);
+        let id = if has(ID) { Some(self.id()?) } else { None };
+        let reply_to = if has(REPLY_TO) { Some(self.id()?) } else { None };
+        let subject = std::str::from_utf8(self.text()?).map_err(|_| Malformed(&"a subject that is not UTF-8"))?;
+        let subject = SmolStr::new(subject);
+        let symbols = if has(SYMBOLS) { Some(self.bytes()?) } else { None };
+        let meta = if has(META) { self.bytes()? } else { Encoded::empty_struct().bytes };
+        let meta_symbols = if has(META_SYMBOLS) { Some(self.bytes()?) } else { None };
+        let contents = self.bodies.bytes.slice_ref(self.rest);
+        Ok(Envelope {
+            from,
+            to,
+            subject,
+            id,
+            reply_to,
+            contents: Encoded { bytes: contents, symbols },
+            meta: Encoded { bytes: meta, symbols: meta_symbols },
+        })
+    }
+
+    fn addr(&mut self, has_connection: bool) -> Result<Addr, Malformed> {
+        let (net, machine) = (self.endpoint()?, self.endpoint()?);
+        let connection = if has_connection { Some(self.number()?) } else { None };
+        Ok(Addr { net, machine, connection })
+    }
+
+    fn endpoint(&mut self) -> Result<Option<Endpoint>, Malformed> {
+        match usize::try_from(self.number()?).map_err(|_| ODD)? {
+            0 => Ok(None),
+            place => Ok(Some(self.bodies.endpoints.get(place - 1).ok_or(ODD)?.clone())),
+        }
+    }
+
+    fn id(&mut self) -> Result<i64, Malformed> {
+        let number = self.number()?;
+        Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
+    }
+
+    fn number(&mut self) -> Result<u64, Malformed> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.rest.split_first().ok_or(SHORT)?;
+            self.rest = rest;
+            if shift == 63 && byte > 1 {
+                return Err(ODD);
+            }
+            number |= u64::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(ODD)
+    }
+
+    fn text(&mut self) -> Result<&[u8], Malformed> {
+        let length = usize::try_from(self.number()?).map_err(|_| ODD)?;
+        let (text, rest) = self.rest.split_at_checked(length).ok_or(SHORT)?;
+        self.rest = rest;
+        Ok(text)
+    }
+
+    fn bytes(&mut self) -> Result<Bytes, Malformed> {
+        let whole = &self.bodies.bytes;
+        self.text().map(|text| whole.slice_ref(text))
+    }
+}
+
+fn zigzag(id: i64) -> u64 {
+    ((id << 1) ^ (id >> 63)).cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+    use crate::wire::encode;
+
+    fn messages() -> Vec<Envelope> {
+        let here = |number| Addr { net: None, machine: Some("ipc:///tmp/router_1".into()), connection: number };
+        let plain = Envelope {
+            from: here(Some(3)),
+            to: Addr::at("ipc:///tmp/router_2".into(), u64::MAX),
+            subject: "EVENT".into(),
+            id: Some(i64::MIN),
+            reply_to: None,
+            contents: encode(&"x".repeat(300)).unwrap(),
+            meta: Encoded::empty_struct(),
+        };
+        let named = Envelope {
+            from: Addr::default(),
+            to: here(None),
+            subject: "a subject of more than a few bytes, which has a place of its own".into(),
+            id: None,
+            reply_to: Some(i64::MAX),
+            contents: encode(&Value::from([("names", Value::from([("x", 1)]))])).unwrap(),
+            meta: encode(&Value::from([("hops", 2)])).unwrap(),
+        };
+        let nothing = Envelope { meta: Encoded::null(), contents: Encoded::null(), ..plain.clone() };
+        vec![plain, named, nothing]
+    }
+
+    fn sent(block: &Block) -> Bodies {
+        Bodies::new(block.endpoints.clone(), block.bytes.clone().into()).unwrap()
+    }
+
+    #[test]
+    fn messages_are_read_as_they_were_written_and_share_their_endpoints() {
+        let mut block = Block::default();
+        for message in messages() {
+            block.push(&message, None);
+        }
+        assert_eq!((block.len(), block.endpoints.len()), (3, 2));
+        let read: Vec<_> = sent(&block).iter().map(Result::unwrap).collect();
+        assert_eq!(read, messages());
+        let mut block = Block::default();
+        block.push(&messages()[1], Some(&"tcp://127.0.0.1:1".into()));
+        let from = sent(&block).iter().next().unwrap().unwrap().from;
+        assert_eq!(from.net, Some("tcp://127.0.0.1:1".into()));
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_costs_itself_only() {
+        let [first, second, third] = messages().try_into().unwrap();
+        let bad = Encoded { bytes: Bytes::from_static(b"\x8F what is this?"), symbols: None };
+        let mut block = Block::default();
+        for message in [&first, &Envelope { contents: bad.clone(), ..second.clone() }, &third] {
+            block.push(message, None);
+        }
+        block.push(&Envelope { meta: bad, ..second.clone() }, None);
+        block.push(&Envelope { meta: encode(&1).unwrap(), ..second }, None);
+        let read: Vec<_> = sent(&block).iter().map(|read| read.ok()).collect();
+        assert_eq!(read, [Some(first), None, Some(third), None, None]);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_and_harm_nobody() {
+        let mut block = Block::default();
+        for message in messages() {
+            block.push(&message, None);
+        }
+        for at in 0..block.bytes.len() {
+            for flip in [0x01, 0x80, 0xFF] {
+                let mut bent = block.clone();
+                bent.bytes[at] ^= flip;
+                if let Ok(bodies) = Bodies::new(bent.endpoints, bent.bytes.into()) {
+                    assert!(bodies.iter().count() <= bodies.len());
+                }
+            }
+            let cut = block.bytes[..at].to_vec();
+            let whole = Bodies::new(block.endpoints.clone(), cut.into()).map(|bodies| bodies.iter().count());
+            assert!(whole.is_err() || whole.unwrap() < 3);
+        }
+    }
+}
