@@ -69,6 +69,10 @@ impl Debt {
         Self(Some((creditor, number)))
     }
 
+    pub(crate) fn is_owed(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.0.as_ref().is_some_and(|(creditor, _)| creditor.is_elsewhere())
     }

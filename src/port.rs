@@ -254,16 +254,22 @@ impl Port {
     }
 
     /// Takes messages in, in order and in one step; those that cannot be come back, each with its reason.
-    #[allow(dead_code, reason = "for links, which have a frame of them")]
     pub(crate) fn deliver_all(self: &Arc<Self>, msgs: impl IntoIterator<Item = Msg>) -> Vec<Unsent> {
         let msgs: Vec<Msg> = msgs.into_iter().filter_map(|msg| self.settle(msg)).collect();
-        let (outcomes, waiting): (Vec<_>, _) = {
+        let (mut settled, mut refused) = (Vec::new(), Vec::new());
+        let waiting = {
             let mut inbox = self.inbox.lock();
-            (msgs.into_iter().map(|msg| self.enqueue(&mut inbox, msg)).collect(), inbox.waiting.take())
+            for msg in msgs {
+                match self.enqueue(&mut inbox, msg) {
+                    Ok(debt) => settled.extend(debt.is_owed().then_some(debt)),
+                    Err(unsent) => refused.push(unsent),
+                }
+            }
+            inbox.waiting.take()
         };
         wake(waiting);
-        let refused = |outcome: Result<Debt, Unsent>| outcome.map(|mut settled| settled.handled()).err();
-        outcomes.into_iter().filter_map(refused).collect()
+        settled.iter_mut().for_each(Debt::handled);
+        refused
     }
 
     /// Returns what is settled by that, to be told when the inbox is not locked: it tells the link.

@@ -4,21 +4,25 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use smol_str::SmolStr;
 
+use crate::addr::{Addr, Endpoint};
 use crate::link::Place;
 use crate::msg::Debt;
-use crate::wire::{Envelope, How, Receipt};
+use crate::wire::{Block, Encoded, Envelope, How, Receipt};
 
 /// Numbers with a known outcome that are kept between those without. Default 1,024, and as many as are open: beyond, the oldest are set apart.
 const GAPS: usize = 1024;
 /// Messages booked within this time share a deadline: that of the first. Default 1 s: a deadline of a minute is kept by sixty notes.
 const GRAIN: Duration = Duration::from_secs(1);
 
-/// What is remembered of a message to report its end: the envelope without contents, and what is settled with it.
+/// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
+const FRAME: usize = 64 << 10;
+
+/// What is remembered of a message to report its end, and what is settled with it.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    pub(crate) head: Box<Envelope>,
+    pub(crate) head: Head,
     pub(crate) debt: Debt,
     /// Counts the message among those to its destination, for as long as it is kept.
     #[expect(dead_code, reason = "it counts by being kept")]
@@ -27,10 +31,48 @@ pub(crate) struct Ticket {
     pub(crate) told: bool,
 }
 
+/// A message to be numbered.
+pub(crate) struct Message<'a> {
+    pub(crate) envelope: Envelope,
+    /// Where answers go, if it does not say so itself.
+    pub(crate) net: Option<&'a Endpoint>,
+    pub(crate) debt: Debt,
+    pub(crate) place: Option<Place>,
+    /// What it takes of the link's room.
+    pub(crate) size: usize,
+    /// When it was taken.
+    pub(crate) since: Instant,
+}
+
+/// The envelope of a message without what it carries.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) from: Addr,
+    pub(crate) to: Addr,
+    pub(crate) subject: SmolStr,
+    pub(crate) id: Option<i64>,
+    pub(crate) reply_to: Option<i64>,
+}
+
+impl Head {
+    pub(crate) fn of(envelope: Envelope) -> Self {
+        let Envelope { from, to, subject, id, reply_to, .. } = envelope;
+        Self { from, to, subject, id, reply_to }
+    }
+}
+
+impl From<Head> for Envelope {
+    fn from(head: Head) -> Self {
+        let Head { from, to, subject, id, reply_to } = head;
+        Self { from, to, subject, id, reply_to, contents: Encoded::null(), meta: Encoded::empty_struct() }
+    }
+}
+
 /// A frame's worth of messages that the peer has not accepted.
 pub(crate) struct Flight {
     pub(crate) first: u64,
-    pub(crate) bodies: Vec<Bytes>,
+    pub(crate) block: Block,
+    /// What they take of the link's room.
     pub(crate) size: usize,
     /// Handed to a transport at least once: the peer may have it.
     pub(crate) tried: bool,
@@ -41,8 +83,6 @@ pub(crate) struct Ledger {
     /// The number of the next message.
     next: u64,
     flights: VecDeque<Flight>,
-    /// Bytes in them.
-    bytes: usize,
     /// How many of the flights, from the oldest on, are on their way on the present pipe.
     sent: usize,
     /// Messages whose outcome is not known.
@@ -105,11 +145,6 @@ impl Ledger {
         self.booked.front().map(|(at, _)| *at)
     }
 
-    /// Bytes that the peer has not accepted.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Frames on their way.
     pub(crate) fn on_their_way(&self) -> usize {
         self.sent
@@ -133,20 +168,40 @@ impl Ledger {
         self.flights.get(self.sent.checked_sub(1)?)
     }
 
-    /// Numbers messages and keeps them; `since` is when the first was taken, `sent` if they have been handed to the transport.
-    pub(crate) fn book(&mut self, messages: Vec<(Bytes, Ticket)>, size: usize, sent: bool, since: Instant) {
-        let (bodies, tickets): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
-        let flight = Flight { first: self.next, size, tried: sent, bodies };
-        self.next += flight.bodies.len() as u64;
+    /// More waits to be sent than the next frame takes, or that is full.
+    pub(crate) fn has_full(&self) -> bool {
+        let next = self.flights.get(self.sent);
+        self.sent + 1 < self.flights.len() || next.is_some_and(|flight| flight.block.size() >= FRAME / 2)
+    }
+
+    /// Numbers a message that was handed to the transport alone, and keeps it.
+    pub(crate) fn book(&mut self, message: Message<'_>) {
+        self.open_flight();
+        self.add(message);
+        self.launch();
+    }
+
+    /// Numbers a message and keeps it, to be sent with others.
+    pub(crate) fn add(&mut self, Message { envelope, net, debt, place, size, since }: Message<'_>) {
+        let is_open =
+            |flight: &Flight| !flight.tried && flight.block.size() + size <= FRAME && flight.block.has_names_for(4);
+        if self.sent == self.flights.len() || !self.flights.back().is_some_and(is_open) {
+            self.open_flight();
+        }
+        let Some(flight) = self.flights.back_mut() else { return };
+        flight.block.push(&envelope, net);
+        flight.size += size;
+        self.next += 1;
         match self.booked.back_mut() {
             Some((first, next)) if since < *first + GRAIN => *next = self.next,
             _ => self.booked.push_back((since, self.next)),
         }
-        self.flights.push_back(flight);
-        self.bytes += size;
-        self.sent += usize::from(sent);
-        self.open += tickets.len();
-        self.tickets.extend(tickets.into_iter().map(Some));
+        self.open += 1;
+        self.tickets.push_back(Some(Ticket { head: Head::of(envelope), debt, place, told: false }));
+    }
+
+    fn open_flight(&mut self) {
+        self.flights.push_back(Flight { first: self.next, block: Block::default(), size: 0, tried: false });
     }
 
     /// The pipe was lost: all that was not accepted has to be sent again.
@@ -185,11 +240,10 @@ impl Ledger {
 
     fn accept(&mut self, upto: u64) -> usize {
         let mut freed = 0;
-        while let Some(flight) = self.flights.pop_front_if(|flight| flight.first + flight.bodies.len() as u64 <= upto) {
+        while let Some(flight) = self.flights.pop_front_if(|flight| flight.first + flight.block.len() as u64 <= upto) {
             freed += flight.size;
             self.sent = self.sent.saturating_sub(1);
         }
-        self.bytes -= freed;
         freed
     }
 
@@ -214,7 +268,7 @@ impl Ledger {
     }
 
     /// The messages that have waited for their outcome since `since` or longer, once each; none of those that came from elsewhere. They stay, to be settled.
-    pub(crate) fn overdue(&mut self, since: Instant) -> Vec<Envelope> {
+    pub(crate) fn overdue(&mut self, since: Instant) -> Vec<Head> {
         let mut upto = 0;
         while let Some((_, number)) = self.booked.pop_front_if(|(at, _)| *at <= since) {
             upto = number;
@@ -224,7 +278,7 @@ impl Ledger {
         let due = held.chain(recent).filter(|ticket| !ticket.told && !ticket.debt.is_elsewhere());
         due.map(|ticket| {
             ticket.told = true;
-            ticket.head.as_ref().clone()
+            ticket.head.clone()
         })
         .collect()
     }
@@ -262,7 +316,7 @@ impl Ledger {
             .flights
             .iter()
             .filter(|flight| !flight.tried)
-            .map(|flight| flight.first..flight.first + flight.bodies.len() as u64)
+            .map(|flight| flight.first..flight.first + flight.block.len() as u64)
             .collect();
         let numbered = (self.oldest..).zip(mem::take(&mut self.tickets));
         let recent = numbered.filter_map(|(number, ticket)| Some((number, ticket?)));
@@ -279,25 +333,22 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::Addr;
-    use crate::wire::{Encoded, Failed};
+    use crate::wire::Failed;
 
-    fn message() -> (Bytes, Ticket) {
-        let head = Envelope {
-            from: Addr::default(),
-            to: Addr::default(),
-            subject: "S".into(),
-            id: None,
-            reply_to: None,
-            contents: Encoded::null(),
-            meta: Encoded::null(),
-        };
-        (Bytes::from_static(b"body"), Ticket { head: Box::new(head), debt: Debt::NONE, place: None, told: false })
+    fn envelope() -> Envelope {
+        let head = Head { from: Addr::default(), to: Addr::default(), subject: "S".into(), id: None, reply_to: None };
+        head.into()
     }
 
-    fn book(ledger: &mut Ledger, count: usize, sent: bool) {
-        let messages = std::iter::repeat_with(message).take(count).collect();
-        ledger.book(messages, 10 * count, sent, Instant::now());
+    /// Books so many messages of 10 bytes, and sends them.
+    fn book(ledger: &mut Ledger, count: usize, sent: bool, since: Instant) {
+        for _ in 0..count {
+            let (debt, place) = (Debt::NONE, None);
+            ledger.add(Message { envelope: envelope(), net: None, debt, place, size: 10, since });
+        }
+        if sent {
+            ledger.launch();
+        }
     }
 
     fn receipt(accepted: u64, settled: u64, beyond: &[(u64, u64)]) -> Receipt {
@@ -307,7 +358,7 @@ mod tests {
     #[test]
     fn what_had_no_handler_is_told_apart_and_what_was_not_read_comes_back() {
         let mut ledger = Ledger::default();
-        book(&mut ledger, 5, true);
+        book(&mut ledger, 5, true, Instant::now());
         let failed =
             vec![Failed { from: 1, upto: 2, how: How::Reported }, Failed { from: 3, upto: 4, how: How::Unread }];
         let told = Receipt { failed, ..receipt(5, 5, &[]) };
@@ -323,8 +374,8 @@ mod tests {
         let mut ledger = Ledger::default();
         let began = Instant::now();
         let (late, later) = (began + GRAIN, began + GRAIN * 2);
-        ledger.book(vec![message(), message()], 20, true, began);
-        ledger.book(vec![message()], 10, true, late);
+        book(&mut ledger, 2, true, began);
+        book(&mut ledger, 1, true, late);
         ledger.receive(&receipt(3, 1, &[]), &mut News::default());
         assert_eq!(ledger.oldest(), Some(began));
         assert_eq!(ledger.overdue(began).len(), 1);
@@ -339,8 +390,8 @@ mod tests {
     #[test]
     fn accepted_flights_are_let_go_and_tickets_stay_until_they_are_settled() {
         let mut ledger = Ledger::default();
-        book(&mut ledger, 2, true);
-        book(&mut ledger, 1, true);
+        book(&mut ledger, 2, true, Instant::now());
+        book(&mut ledger, 1, true, Instant::now());
         let mut news = News::default();
         assert_eq!(ledger.receive(&receipt(2, 0, &[]), &mut news), 20);
         assert_eq!((news.settled.len(), ledger.open(), ledger.on_their_way()), (0, 3, 1));
@@ -355,9 +406,8 @@ mod tests {
     #[test]
     fn a_recalled_flight_goes_again_and_one_never_sent_is_told_apart() {
         let mut ledger = Ledger::default();
-        book(&mut ledger, 1, false);
-        book(&mut ledger, 1, false);
-        ledger.launch();
+        book(&mut ledger, 1, true, Instant::now());
+        book(&mut ledger, 1, false, Instant::now());
         assert_eq!(ledger.launched().map(|flight| flight.first), Some(0));
         ledger.recall();
         ledger.launch();
@@ -371,10 +421,10 @@ mod tests {
     #[test]
     fn messages_that_are_held_keep_no_room_from_others() {
         let mut ledger = Ledger::default();
-        book(&mut ledger, 2, true);
+        book(&mut ledger, 2, true, Instant::now());
         let mut news = News::default();
         for number in 2..100_000 {
-            book(&mut ledger, 1, true);
+            book(&mut ledger, 1, true, Instant::now());
             ledger.receive(&receipt(number + 1, 0, &[(2, number + 1)]), &mut news);
             assert_eq!(ledger.open(), 2);
         }
@@ -389,7 +439,7 @@ mod tests {
     #[test]
     fn a_receipt_for_what_never_was_harms_nobody() {
         let mut ledger = Ledger::default();
-        book(&mut ledger, 1, true);
+        book(&mut ledger, 1, true, Instant::now());
         let mut news = News::default();
         let wild = receipt(u64::MAX, u64::MAX, &[(5, 2), (u64::MAX, 0), (0, u64::MAX)]);
         assert_eq!(ledger.receive(&wild, &mut news), 10);

@@ -27,13 +27,11 @@ use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::msg::Debt;
 use crate::transport::{DialError, PipeId};
-use crate::wire::{self, Encoded, Envelope, FrameKind, Mood, Profile, Receipt};
+use crate::wire::{self, Block, Envelope, FrameKind, Mood, Profile, Receipt};
 use hello::{Greeting, Hello, VERSION};
 use inflow::Inflow;
-use ledger::{Ledger, News, Ticket};
+use ledger::{Head, Ledger, Message, News, Ticket};
 
-/// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
-const FRAME: usize = 64 << 10;
 /// How long an acknowledgement waits for a frame to travel with. Default 5 ms: a reply is usually faster, and the window is far from full by then.
 const ACK_DELAY: Duration = Duration::from_millis(5);
 /// Bytes received after which an acknowledgement does not wait. Default 1 MiB: a quarter of the default window.
@@ -83,7 +81,7 @@ pub(crate) enum Act {
     /// A message has come to its end where it went: whether a handler was called with it. If not, its sender is told in a report from there.
     Settled(Debt, bool),
     /// Tell the sender of a message that its outcome was not known in time.
-    Overdue(Box<Envelope>),
+    Overdue(Box<Head>),
     /// The peer is a Rust router of this incarnation, and reachable.
     Up(u64),
     /// The peer has not said that it is a Rust router: it is taken for a Python one.
@@ -336,7 +334,14 @@ impl Link {
             return Err(NotTaken { debt, reason: Reason::MailboxFull, full: true });
         }
         self.held += size;
-        self.queue.push_back(Queued { envelope, debt, place, since: now, size, rust_only });
+        let queued = Queued { envelope, debt, place, since: now, size, rust_only };
+        match &self.pipe {
+            // Laid out by who sends it, not by who next sees the pipe free.
+            Pipe::Open(open) if self.queue.is_empty() && !self.may_be_python() => {
+                self.ledger.add(queued.message(&open.way));
+            }
+            _ => self.queue.push_back(queued),
+        }
         self.connect(now, acts);
         self.pump(now, acts);
         Ok(())
@@ -867,29 +872,27 @@ impl Link {
         let Pipe::Open(Open { way, first, .. }) = &mut self.pipe else { return Bytes::new() };
         let sent = queued.envelope.id.map(|id| (queued.envelope.from.connection, id));
         *first = first.or(sent);
-        let (mut marked, size, since) = (queued.envelope.clone(), queued.size, queued.since);
+        let (mut marked, size, net) = (queued.envelope.clone(), queued.size, way.net.clone());
         let kept = self.peer != Peer::Python
             && wire::mark(&mut marked.meta, [self.me.incarnation, self.session, self.ledger.next()]).is_ok();
         if kept {
-            let body = (framed(&queued.envelope, way), queued.ticket());
-            self.ledger.book(vec![body], size, true, since);
+            self.ledger.book(queued.message(way));
         } else {
             self.held -= size;
             acts.push(Act::Settled(queued.debt, false));
         }
-        plain(marked, way.net.as_ref())
+        plain(marked, net.as_ref())
     }
 
     fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
         let Pipe::Open(open) = &self.pipe else { return None };
-        let may_send = if open.way.accepted {
+        let accepted = open.way.accepted;
+        self.load();
+        let may_send = if accepted {
             self.ledger.on_their_way() < UNDIALED_FRAMES
         } else {
-            self.ledger.on_their_way() < FRAMES || self.ledger.has_unsent() || self.held - self.ledger.bytes() >= FRAME
+            self.ledger.on_their_way() < FRAMES || self.ledger.has_full()
         };
-        if may_send && !self.ledger.has_unsent() && !self.queue.is_empty() {
-            self.load();
-        }
         let loaded = may_send && self.ledger.has_unsent();
         let heartbeat = now >= self.spoken + HEARTBEAT;
         if !loaded && !heartbeat && !self.urgent && self.ack_due.is_none_or(|due| now < due) {
@@ -899,15 +902,12 @@ impl Link {
         Some(self.frame(loaded, now))
     }
 
-    /// Moves messages from the queue into the next flight.
+    /// Moves messages from the queue into flights.
     fn load(&mut self) {
-        let (Pipe::Open(open), Some(first)) = (&self.pipe, self.queue.front()) else { return };
-        let (mut messages, mut bytes, since) = (Vec::new(), 0, first.since);
-        while let Some(queued) = self.queue.pop_front_if(|queued| messages.is_empty() || bytes + queued.size <= FRAME) {
-            bytes += queued.size;
-            messages.push((framed(&queued.envelope, &open.way), queued.ticket()));
+        let Pipe::Open(open) = &self.pipe else { return };
+        for queued in self.queue.drain(..) {
+            self.ledger.add(queued.message(&open.way));
         }
-        self.ledger.book(messages, bytes, false, since);
     }
 
     /// The frame of the first unsent flight, or of receipts alone; one of neither is a heartbeat.
@@ -936,10 +936,11 @@ impl Link {
         // It is said when all has been sent but for answers, which alone are still taken.
         let mood = Mood { closing: self.closing, hushed: self.mood.closing && !self.ledger.has_unsent() };
         let flight = if loaded { self.ledger.launched() } else { None };
-        let (first, bodies) = flight.map_or((first, &[][..]), |flight| (flight.first, flight.bodies.as_slice()));
+        let nothing = Block::default();
+        let (first, block) = flight.map_or((first, &nothing), |flight| (flight.first, &flight.block));
         let (from, session) = (self.me.incarnation, self.session);
         let header = wire::Header { from, to, session, heard, mood, first, receipts };
-        wire::write_frame(&header, bodies)
+        wire::write_frame(&header, block)
     }
 }
 
@@ -950,16 +951,15 @@ impl Queued {
 
     /// What is remembered of a message.
     fn ticket(self) -> Ticket {
-        let Self { mut envelope, debt, place, .. } = self;
-        envelope.contents = Encoded::null();
-        envelope.meta = Encoded::empty_struct();
-        Ticket { head: Box::new(envelope), debt, place, told: false }
+        let Self { envelope, debt, place, .. } = self;
+        Ticket { head: Head::of(envelope), debt, place, told: false }
     }
-}
 
-/// A message as it stands in a frame: answers go to where this router listens.
-fn framed(envelope: &Envelope, way: &Way) -> Bytes {
-    plain(envelope.clone(), way.net.as_ref().map(|_| &way.claimed))
+    /// The message as it is numbered: answers to it go to where this router listens.
+    fn message(self, way: &Way) -> Message<'_> {
+        let Self { envelope, debt, place, since, size, .. } = self;
+        Message { envelope, net: way.net.as_ref().map(|_| &way.claimed), debt, place, size, since }
+    }
 }
 
 fn size_of(envelope: &Envelope) -> usize {

@@ -210,7 +210,7 @@ struct Cursor<'a> {
     bodies: &'a Bodies,
 }
 
-impl Cursor<'_> {
+impl<'a> Cursor<'a> {
     fn message(&mut self) -> Result<Envelope, Malformed> {
         let (&flags, rest) = self.rest.split_first().ok_or(SHORT)?;
         self.rest = rest;
@@ -269,7 +269,7 @@ impl Cursor<'_> {
         Err(ODD)
     }
 
-    fn text(&mut self) -> Result<&[u8], Malformed> {
+    fn text(&mut self) -> Result<&'a [u8], Malformed> {
         let length = usize::try_from(self.number()?).map_err(|_| ODD)?;
         let (text, rest) = self.rest.split_at_checked(length).ok_or(SHORT)?;
         self.rest = rest;
@@ -277,8 +277,7 @@ impl Cursor<'_> {
     }
 
     fn bytes(&mut self) -> Result<Bytes, Malformed> {
-        let whole = &self.bodies.bytes;
-        self.text().map(|text| whole.slice_ref(text))
+        self.text().map(|text| self.bodies.bytes.slice_ref(text))
     }
 }
 
@@ -345,7 +344,7 @@ mod tests {
         }
         block.push(&Envelope { meta: bad, ..second.clone() }, None);
         block.push(&Envelope { meta: encode(&1).unwrap(), ..second }, None);
-        let read: Vec<_> = sent(&block).iter().map(|read| read.ok()).collect();
+        let read: Vec<_> = sent(&block).iter().map(Result::ok).collect();
         assert_eq!(read, [Some(first), None, Some(third), None, None]);
     }
 

@@ -1,12 +1,14 @@
-//! A frame between two Rust routers: a header, and any number of messages as each would be alone.
+//! A frame between two Rust routers: a header, and any number of messages.
 //!
 //! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the last receipt heard of it, the sender's mood, the number of the first message, the
-//! receipts as a list of lists, then each message as a blob. Nothing in it needs a symbol table.
+//! receipts as a list of lists; and, if there are messages, the endpoints they name as a list and the messages as a blob ([`Block`]). Nothing in it needs a symbol table.
 
 use bytes::Bytes;
 
+use super::block::{Block, Bodies};
 use super::ion::{self, Container, Kind, MARKER, Malformed, Reader};
 use super::refused::{Fault, Refused, RefusedKind};
+use crate::addr::Endpoint;
 
 /// The schema of a frame of messages. The digit is the version of its layout.
 const SCHEMA: &str = "L1";
@@ -99,9 +101,9 @@ pub fn kind(frame: &[u8]) -> FrameKind {
 
 /// Writes a frame.
 #[must_use]
-pub fn write_frame(header: &Header, messages: &[Bytes]) -> Bytes {
-    let size: usize = messages.iter().map(|message| message.len() + 8).sum();
-    let mut out = Vec::with_capacity(size + 64 + header.receipts.len() * 40);
+pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
+    let names: usize = messages.endpoints.iter().map(|endpoint| endpoint.as_str().len() + 4).sum();
+    let mut out = Vec::with_capacity(messages.size() + names + 96 + header.receipts.len() * 64);
     out.extend_from_slice(&MARKER);
     ion::write_string(SCHEMA, &mut out);
     let mood = u64::from(header.mood.closing) | u64::from(header.mood.hushed) << 1;
@@ -113,8 +115,13 @@ pub fn write_frame(header: &Header, messages: &[Bytes]) -> Bytes {
         write_receipt(receipt, &mut out);
     }
     ion::close(receipts, &mut out);
-    for message in messages {
-        ion::write_blob(message, &mut out);
+    if !messages.is_empty() {
+        let endpoints = ion::open(Container::List, &mut out);
+        for endpoint in &messages.endpoints {
+            ion::write_string(endpoint.as_str(), &mut out);
+        }
+        ion::close(endpoints, &mut out);
+        ion::write_blob(&messages.bytes, &mut out);
     }
     out.into()
 }
@@ -124,7 +131,7 @@ pub fn write_frame(header: &Header, messages: &[Bytes]) -> Bytes {
 /// # Errors
 ///
 /// [`RefusedKind::Malformed`] or [`RefusedKind::Limit`]: the frame costs itself only.
-pub fn read_frame(frame: &Bytes) -> Result<(Header, Vec<Bytes>), Refused> {
+pub fn read_frame(frame: &Bytes) -> Result<(Header, Bodies), Refused> {
     let mut reader = Reader::new(frame);
     read(&mut reader, frame).map_err(|malformed| Fault::malformed(reader.at(), malformed).refused_in_frame())
 }
@@ -141,7 +148,7 @@ impl Refused {
     }
 }
 
-fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Vec<Bytes>), Malformed> {
+fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Bodies), Malformed> {
     reader.take(MARKER.len())?;
     let schema = reader.value()?.ok_or(Malformed(&"a frame without values"))?;
     if schema.body != SCHEMA.as_bytes() {
@@ -151,15 +158,27 @@ fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Vec<Bytes>), 
     let (session, heard, mood) = (number(reader)?, number(reader)?, number(reader)?);
     let mood = Mood { closing: mood & 1 != 0, hushed: mood & 2 != 0 };
     let header = Header { from, to, session, heard, mood, first: number(reader)?, receipts: receipts(reader)? };
-    let mut messages = Vec::new();
-    while !reader.is_at_end() {
-        let value = reader.value()?.ok_or(Malformed(&"padding after the last message"))?;
-        if value.header.kind != Kind::Blob || value.header.is_null() {
-            return Err(Malformed(&"a message in a frame is a blob"));
-        }
-        messages.push(frame.slice_ref(value.body));
+    if reader.is_at_end() {
+        return Ok((header, Bodies::new(Vec::new(), Bytes::new())?));
     }
-    Ok((header, messages))
+    let mut names = list(reader)?;
+    let mut endpoints = Vec::new();
+    while !names.is_at_end() {
+        endpoints.push(endpoint(&mut names)?);
+    }
+    let messages = reader.value()?.ok_or(Malformed(&"a frame without its messages"))?;
+    if messages.header.kind != Kind::Blob || messages.header.is_null() || !reader.is_at_end() {
+        return Err(Malformed(&"the messages of a frame are a blob at its end"));
+    }
+    Ok((header, Bodies::new(endpoints, frame.slice_ref(messages.body))?))
+}
+
+fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
+    let name = names.value()?.ok_or(Malformed(&"an endpoint is a string"))?;
+    match std::str::from_utf8(name.body) {
+        Ok(text) if name.header.kind == Kind::String && !name.header.is_null() => Ok(Endpoint::new(text)),
+        _ => Err(Malformed(&"an endpoint is a string")),
+    }
 }
 
 fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
@@ -248,7 +267,8 @@ fn list<'a>(reader: &mut Reader<'a>) -> Result<Reader<'a>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Profile, read_message};
+    use crate::addr::Addr;
+    use crate::wire::{Encoded, Envelope, Profile, read_message};
 
     fn told(session: u64, beyond: &[(u64, u64)]) -> Receipt {
         let failed =
@@ -256,7 +276,7 @@ mod tests {
         Receipt { session, version: 400, accepted: 70_000, settled: 8, beyond: beyond.to_vec(), failed }
     }
 
-    fn sample() -> (Header, Vec<Bytes>) {
+    fn sample() -> (Header, Block) {
         let header = Header {
             from: 7,
             to: u64::MAX >> 1,
@@ -266,7 +286,20 @@ mod tests {
             first: 0,
             receipts: vec![told(1, &[]), told(3, &[(9, 12)])],
         };
-        (header, vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from(vec![7; 5000])])
+        let mut block = Block::default();
+        for size in [0, 5, 5000] {
+            let message = Envelope {
+                from: Addr::local(3),
+                to: Addr::at("ipc:///tmp/router_1".into(), 3),
+                subject: "EVENT".into(),
+                id: Some(size),
+                reply_to: None,
+                contents: crate::wire::encode(&"x".repeat(usize::try_from(size).unwrap())).unwrap(),
+                meta: Encoded::empty_struct(),
+            };
+            block.push(&message, None);
+        }
+        (header, block)
     }
 
     #[test]
@@ -274,7 +307,11 @@ mod tests {
         let (header, messages) = sample();
         let frame = write_frame(&header, &messages);
         assert_eq!(kind(&frame), FrameKind::Link);
-        assert_eq!(read_frame(&frame), Ok((header, messages)));
+        let (read, bodies) = read_frame(&frame).unwrap();
+        assert_eq!((read, bodies.len(), bodies.size()), (header, messages.len(), messages.size()));
+        assert!(bodies.iter().map(|message| message.unwrap().id.unwrap()).eq([0, 5, 5000]));
+        let (_, none) = read_frame(&write_frame(&sample().0, &Block::default())).unwrap();
+        assert!(none.is_empty());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! Bytes are not canonical: two encodings of equal values may differ. Annotations and the difference between lists and
 //! s-expressions are kept in an [`Encoded`], but serde types do not see them.
 
+mod block;
 mod de;
 mod element;
 mod envelope;
@@ -31,6 +32,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub use block::{Block, Bodies};
 pub use de::{DecodeError, decode};
 pub use element::{MAX_TEXT, TextError, decode_element, element_to_text, encode_element, text_to_element};
 pub use envelope::{Envelope, Positional, read_message, read_positional, write_message};

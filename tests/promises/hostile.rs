@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use vlmessaging::wire::{self, Encoded, Envelope, Failed, Header, How, Mood, Receipt};
+use vlmessaging::wire::{self, Block, Encoded, Envelope, Failed, Header, How, Mood, Profile, Receipt};
 use vlmessaging::{Addr, Endpoint, Reason, Router, Value};
 
 use crate::common::agents::{adder, hold};
@@ -239,11 +239,12 @@ fn link_frames_of_strangers_are_refused() {
             let (mood, receipts) = (Mood { closing: true, hushed: true }, vec![receipt.clone()]);
             Header { from, to, session: 1, heard: all, mood, first: 0, receipts }
         };
-        let messages = [Bytes::from(victim.question())];
+        let mut messages = Block::default();
+        messages.push(&wire::read_message(&victim.question().into(), Profile::Rust).unwrap(), None);
         let frames = [
             wire::write_frame(&header(1, 2), &messages),
             wire::write_frame(&header(0, 0), &messages),
-            wire::write_frame(&header(u64::MAX, u64::MAX), &[]),
+            wire::write_frame(&header(u64::MAX, u64::MAX), &Block::default()),
             wire::write_frame(&header(1, 2), &messages).slice(..40),
             Bytes::from([&MARKER[..], b"\x82L1"].concat()),
             Bytes::from([&MARKER[..], b"\x82L1", &[0xFF; 100]].concat()),

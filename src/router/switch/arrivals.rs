@@ -15,9 +15,9 @@ use crate::link::Way;
 use crate::link::hello::{self, Greeting};
 use crate::link::inflow::{Inflow, Verdict};
 use crate::msg::{Creditor, Debt, Msg};
-use crate::router::names::Came;
+use crate::router::names::{Came, Route};
 use crate::transport::{Event, Origin, PipeId, Transport};
-use crate::wire::{self, Envelope, FrameKind, How, Profile, Refused};
+use crate::wire::{self, Bodies, Envelope, FrameKind, How, Profile, Refused};
 
 /// Sessions of peers that a router remembers. Default 8,192: two for each link. Beyond, the one that was heard of longest ago makes room: those that live are heard of every second.
 const SESSIONS: usize = 8192;
@@ -101,6 +101,22 @@ pub(super) struct PipeInfo {
     /// Which of our endpoints the peer dialed.
     pub(super) came_to: Option<Endpoint>,
     pub(super) greets: Option<Greets>,
+}
+
+/// What the messages of one pipe have in common.
+struct Via {
+    pipe: PipeId,
+    came: Came,
+    remote: Option<Endpoint>,
+    gateway: Option<Endpoint>,
+    urgent: bool,
+}
+
+/// Messages in a row for one connection.
+#[derive(Default)]
+struct Row {
+    number: u64,
+    msgs: Vec<Msg>,
 }
 
 /// What a pipe is for that only says hello to a Python router.
@@ -278,45 +294,57 @@ impl Switch {
     }
 
     /// A message from outside: it is for a connection here, or passed on.
-    fn arrived(&self, pipe: PipeId, mut envelope: Envelope, debt: Debt) {
-        let (came, gateway) = {
-            let pipes = self.pipes.lock();
-            let Some(info) = pipes.get(&pipe) else { return };
-            let names_nobody = |net: &Option<Endpoint>| net.as_ref().is_none_or(is_all_addresses);
-            if info.came == Came::Tcp && names_nobody(&envelope.from.net) && !envelope.from.is_null() {
-                // A peer that does not name itself, or by all addresses at once, can be answered on its own pipe.
-                envelope.from.net.clone_from(&info.remote);
-            }
-            (info.came, info.peer.as_ref().map(|peer| peer.name.clone()))
-        };
+    fn arrived(&self, pipe: PipeId, envelope: Envelope, debt: Debt) {
+        let Some(via) = self.via(pipe) else { return };
+        let sent = self.let_in(&via, envelope, debt).and_then(|msg| self.dispatch(msg, via.came));
+        self.tell(sent.err());
+    }
+
+    fn tell(&self, unsent: impl IntoIterator<Item = Unsent>) {
+        for unsent in unsent {
+            self.report(&unsent.msg, unsent.reason);
+        }
+    }
+
+    /// What the messages of a pipe have in common.
+    fn via(&self, pipe: PipeId) -> Option<Via> {
+        let pipes = self.pipes.lock();
+        let info = pipes.get(&pipe)?;
+        let gateway = info.peer.as_ref().map(|peer| peer.name.clone());
+        // A peer that we dialed sends on our pipe, where it may have two frames on their way: it waits for us.
+        let urgent = info.way.as_ref().is_some_and(|way| !way.accepted);
+        Some(Via { pipe, came: info.came, remote: info.remote.clone(), gateway, urgent })
+    }
+
+    /// Makes a message of an envelope that came in, if there is room for it and this router takes any.
+    fn let_in(&self, via: &Via, mut envelope: Envelope, debt: Debt) -> Result<Msg, Unsent> {
+        let names_nobody = |net: &Option<Endpoint>| net.as_ref().is_none_or(is_all_addresses);
+        if via.came == Came::Tcp && names_nobody(&envelope.from.net) && !envelope.from.is_null() {
+            // A peer that does not name itself, or by all addresses at once, can be answered on its own pipe.
+            envelope.from.net.clone_from(&via.remote);
+        }
         if envelope.to.connection == Some(DIRECTORY)
             && !envelope.from.is_null()
             && self.names.read().is_here(&envelope.from)
         {
             // What this router provides only its own connections say.
-            tracing::warn!(?pipe, from = %envelope.from, "a message from outside claims to be from here");
+            tracing::warn!(pipe = ?via.pipe, from = %envelope.from, "a message from outside claims to be from here");
             envelope.from = Addr::default();
         }
-        if let (Came::Ipc, Some(net), Some(gateway)) = (came, &envelope.from.net, gateway) {
-            self.heard_of(net, &gateway);
+        if let (Came::Ipc, Some(net), Some(gateway)) = (via.came, &envelope.from.net, &via.gateway) {
+            self.heard_of(net, gateway);
         }
         let bytes = envelope.contents.wire_len() + envelope.meta.wire_len();
         let weight = self.scale.weigh(bytes, envelope.reply_to.is_some(), self.limits.unhandled);
         let mut msg = Msg::of(envelope);
         msg.debt = debt;
-        let sent = match weight {
-            _ if !self.takes(&msg) => Err(Unsent::because(msg, Reason::ShuttingDown)),
-            Ok(weight) => {
-                if let Some(weight) = weight {
-                    msg.debt = weight.with(std::mem::take(&mut msg.debt));
-                }
-                self.dispatch(msg, came)
-            }
-            Err(()) => Err(Unsent::because(msg, Reason::MailboxFull)),
-        };
-        if let Err(unsent) = sent {
-            self.report(&unsent.msg, unsent.reason);
+        match weight {
+            _ if !self.takes(&msg) => return Err(Unsent::because(msg, Reason::ShuttingDown)),
+            Ok(Some(weight)) => msg.debt = weight.with(std::mem::take(&mut msg.debt)),
+            Ok(None) => {}
+            Err(()) => return Err(Unsent::because(msg, Reason::MailboxFull)),
         }
+        Ok(msg)
     }
 
     fn greeted(&self, pipe: PipeId, greeting: &Greeting) {
@@ -392,7 +420,7 @@ impl Switch {
         }
     }
 
-    fn link_frame(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) {
+    fn link_frame(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
         let peer = self.links.read().to(header.from).cloned();
         let Some(peer) = peer.filter(|_| header.to == self.incarnation) else {
             self.refused(pipe, &Refused::stale());
@@ -434,28 +462,55 @@ impl Switch {
         }
     }
 
-    /// Messages of a session: those that came before are skipped.
-    fn numbered(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &[Bytes]) {
+    /// Messages of a session: those that came before are skipped, and those in a row for one connection are put into its queue in one step.
+    fn numbered(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
+        let Some(via) = self.via(pipe) else { return };
         let incoming = self.incoming(header.from, header.session);
         let verdict = incoming.inflow.lock().receive(header.first, bodies.len());
         let Verdict::Take { skip } = verdict else {
             tracing::debug!(?pipe, first = header.first, "messages are missing");
             return self.begin_anew(pipe);
         };
-        for (number, body) in (header.first..).zip(bodies).skip(skip) {
-            match wire::read_message(body, Profile::Rust) {
-                Ok(envelope) => self.arrived(pipe, envelope, Debt::to(incoming.clone(), number)),
+        let mut row = Row::default();
+        for (number, read) in (header.first..).zip(bodies.iter()).skip(skip) {
+            match read {
+                Ok(envelope) => match self.let_in(&via, envelope, Debt::to(incoming.clone(), number)) {
+                    Ok(msg) => self.in_row(&mut row, msg, via.came),
+                    Err(unsent) => self.tell([unsent]),
+                },
                 Err(refused) => {
                     self.refused(pipe, &refused);
                     incoming.inflow.lock().fail(number, How::Unread);
                 }
             }
         }
-        let bytes = bodies.iter().map(Bytes::len).sum();
-        // A peer that we dialed sends on our pipe, where it may have two frames on their way: it waits for us.
-        let urgent =
-            self.pipes.lock().get(&pipe).is_some_and(|info| info.way.as_ref().is_some_and(|way| !way.accepted));
-        self.owe(&incoming, bytes, urgent);
+        self.end_row(&mut row);
+        self.owe(&incoming, bodies.size(), via.urgent);
+    }
+
+    /// Adds a message to the row if it is for the same connection, or ends the row and begins another.
+    fn in_row(&self, row: &mut Row, msg: Msg, came: Came) {
+        if row.msgs.last().is_some_and(|last| last.to == msg.to) {
+            return row.msgs.push(msg);
+        }
+        self.end_row(row);
+        let route = self.names.read().route(&msg.to, came);
+        match route {
+            Route::Here(number) => {
+                row.number = number;
+                row.msgs.push(msg);
+            }
+            _ => self.tell(self.dispatch(msg, came).err()),
+        }
+    }
+
+    fn end_row(&self, row: &mut Row) {
+        let port = self.port(row.number).filter(|_| !row.msgs.is_empty());
+        let msgs = row.msgs.drain(..);
+        match port {
+            Some(port) => self.tell(port.deliver_all(msgs)),
+            None => self.tell(msgs.map(|msg| Unsent::because(msg, Reason::NoSuchConnection))),
+        }
     }
 
     /// The receiving end of a peer's session.

@@ -165,12 +165,12 @@ impl Switch {
                 }
             }
             Act::Lost(ticket, reason) => {
-                self.report(&Msg::of(*ticket.head), reason);
+                self.report(&Msg::of(ticket.head.into()), reason);
                 drop(ticket.debt);
             }
             Act::Settled(mut debt, true) => debt.handled(),
             Act::Settled(debt, false) => drop(debt),
-            Act::Overdue(head) => self.report(&Msg::of(*head), Reason::NoOutcome),
+            Act::Overdue(head) => self.report(&Msg::of((*head).into()), Reason::NoOutcome),
             Act::Abandon => self.abandon(peer),
             Act::Up(incarnation) => {
                 tracing::debug!(peer = %peer.name, incarnation, "a Rust router is there");

@@ -267,9 +267,12 @@ impl Switch {
         }
     }
 
+    fn port(&self, number: u64) -> Option<Arc<Port>> {
+        self.ports.read().get(&number).cloned()
+    }
+
     fn deliver(&self, number: u64, msg: Msg) -> Result<(), Unsent> {
-        let port = self.ports.read().get(&number).cloned();
-        match port {
+        match self.port(number) {
             Some(port) => port.deliver(msg),
             None => Err(Unsent::because(msg, Reason::NoSuchConnection)),
         }
