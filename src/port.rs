@@ -381,7 +381,8 @@ impl Port {
             confirming.end(reason, place);
             return true;
         }
-        let has_no_outcome = report.not_delivered().is_some_and(|report| report.reason == Reason::NoOutcome);
+        let reason = report.not_delivered().map(|report| report.reason);
+        let has_no_outcome = reason == Some(Reason::NoOutcome);
         if has_no_outcome && self.requests.lock().contains_key(&id) {
             // A request ends at its own limit.
             return true;
@@ -390,7 +391,8 @@ impl Port {
         if told.remove(&id) {
             return true;
         }
-        if has_no_outcome {
+        // What is heard of it later changes nothing.
+        if reason.is_some_and(|reason| reason.is_unknown()) {
             told.insert(id);
             if told.len() > link::OPEN {
                 told.pop_first();

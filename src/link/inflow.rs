@@ -62,6 +62,11 @@ impl Inflow {
         Verdict::Take { skip }
     }
 
+    /// Whether some of the messages before this number have not come.
+    pub(crate) fn misses(&self, number: u64) -> bool {
+        number > self.next
+    }
+
     /// The peer has heard our receipts up to this one.
     pub(crate) fn heard(&mut self, version: u64) {
         if !self.failed.is_empty() {

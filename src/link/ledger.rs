@@ -120,6 +120,11 @@ impl Ledger {
         self.next
     }
 
+    /// The number of the next message on the present pipe.
+    pub(crate) fn next_unsent(&self) -> u64 {
+        self.flights.get(self.sent).map_or(self.next, |flight| flight.first)
+    }
+
     /// Messages whose outcome is not known.
     pub(crate) fn open(&self) -> usize {
         self.open

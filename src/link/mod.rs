@@ -291,6 +291,11 @@ impl Link {
         self.mood.hushed || self.may_be_python() || !matches!(self.pipe, Pipe::Open(_))
     }
 
+    /// The outcome of everything is known.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.ledger.is_settled()
+    }
+
     /// Nothing is kept, and no pipe leads there.
     pub(crate) fn is_spent(&self) -> bool {
         self.is_idle()
@@ -417,9 +422,18 @@ impl Link {
         }
         match (&self.dial, self.peer) {
             (Some(endpoint), _) => acts.push(Act::Dial(endpoint.clone())),
-            (None, Peer::Rust { .. }) => self.orphaned = Some(now + DEAD),
+            (None, Peer::Rust { .. }) => match self.fallback.clone() {
+                // It has come back already.
+                Some(way) => self.opened(way, now, acts),
+                None => self.orphaned = Some(now + DEAD),
+            },
             (None, _) => self.give_up(Reason::PeerLost, acts),
         }
+    }
+
+    /// Whether the peer, which cannot be dialed, has made this pipe after the one that it is sent to on.
+    pub(crate) fn is_left_for(&self, pipe: PipeId) -> bool {
+        self.dial.is_none() && matches!(&self.pipe, Pipe::Open(open) if open.way.pipe < pipe)
     }
 
     /// Someone who can be answered on `way` says hello under this link's name.
@@ -430,6 +444,13 @@ impl Link {
         self.meet(hello, acts);
         self.echo = Some(hello.token);
         match &self.pipe {
+            // It came back before its last pipe was known to have ended: that one leads nowhere.
+            Pipe::Open(open) if self.is_left_for(way.pipe) => {
+                acts.push(Act::Close(open.way.pipe));
+                self.doubt();
+                self.ledger.recall();
+                self.opened(way, now, acts);
+            }
             Pipe::Open(_) => self.say_hello(),
             Pipe::Dialing(_) => self.dial_again = true,
             Pipe::None => match &self.dial {
@@ -580,7 +601,7 @@ impl Link {
         let framed = !self.may_be_python();
         let judgement = self.judgement().filter(|_| !open.busy);
         let ack = self.ack_due.filter(|_| framed && !open.busy);
-        let paced = open.paced.filter(|_| !framed && !self.queue.is_empty());
+        let paced = open.paced.filter(|_| !framed && !open.busy && !self.queue.is_empty());
         let heartbeat = framed.then(|| self.spoken + HEARTBEAT).filter(|_| !open.busy);
         let look = framed.then(|| (self.looked + HEARTBEAT).min(self.heard + DEAD));
         [judgement, ack, paced, heartbeat, look, expiry].into_iter().flatten().min()
@@ -839,8 +860,10 @@ impl Link {
             self.judge(acts);
         }
         let Pipe::Open(open) = &mut self.pipe else { return None };
+        // A pause that is over is nothing to wait for any more, also where something else is.
+        open.paced = open.paced.filter(|until| now < *until);
         // What a lost pipe left unaccepted comes before anything newer.
-        if self.ledger.has_unsent() || open.paced.is_some_and(|until| now < until) {
+        if self.ledger.has_unsent() || open.paced.is_some() {
             return None;
         }
         while let Some(mut queued) = self.queue.pop_front() {
@@ -928,7 +951,8 @@ impl Link {
         self.ack_bytes = 0;
         self.ack_frames = 0;
         self.urgent = false;
-        let first = self.ledger.next();
+        // Also where nothing is sent: a peer that does not have all before it knows then that something was lost.
+        let first = self.ledger.next_unsent();
         let heard = self.ledger.heard();
         if loaded {
             self.ledger.launch();

@@ -1,12 +1,15 @@
 //! By which endpoints a router is known, and where a message goes from here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 
 /// Endpoints remembered as reached through a gateway. Default 1,024: more peers than one machine talks to; beyond, all are learned anew.
 const GATEWAYS: usize = 1024;
+
+/// Names of ended pipes that a router still answers to. Default 64: a peer that it dials has at most the last few in its hands.
+const FORMER: usize = 64;
 
 /// How far a router reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +48,22 @@ pub(crate) struct Names {
     tcp: Vec<Endpoint>,
     /// Our ends of tcp pipes: peers that we dialed may know us by them.
     pipes: HashSet<Endpoint>,
+    /// Those that have ended: answers to what was sent on them come on others.
+    former: VecDeque<Endpoint>,
     /// The router of this machine through which an endpoint of the network was heard of.
     gateways: HashMap<Endpoint, Endpoint>,
 }
 
 impl Names {
     pub(crate) fn new(mode: Mode) -> Self {
-        Self { mode, ipc: Vec::new(), tcp: Vec::new(), pipes: HashSet::new(), gateways: HashMap::new() }
+        Self {
+            mode,
+            ipc: Vec::new(),
+            tcp: Vec::new(),
+            pipes: HashSet::new(),
+            former: VecDeque::new(),
+            gateways: HashMap::new(),
+        }
     }
 
     pub(crate) fn listens_at(&mut self, endpoint: Endpoint) {
@@ -66,7 +78,12 @@ impl Names {
     }
 
     pub(crate) fn remove_pipe(&mut self, local: &Endpoint) {
-        self.pipes.remove(local);
+        if self.pipes.remove(local) {
+            if self.former.len() >= FORMER {
+                self.former.pop_front();
+            }
+            self.former.push_back(local.clone());
+        }
     }
 
     /// An address of the network was heard of through a router of this machine.
@@ -110,7 +127,9 @@ impl Names {
     /// Decides where a message goes. Endpoints are compared as text.
     pub(crate) fn route(&self, to: &Addr, came: Came) -> Route {
         let machine = to.machine.as_ref().filter(|machine| !self.is_mine(machine));
-        if let Some(net) = to.net.as_ref().filter(|net| !self.is_mine(net)) {
+        // Only for what came over the network: here, another program may have such a name by now.
+        let was_mine = |net: &Endpoint| came == Came::Tcp && self.former.contains(net);
+        if let Some(net) = to.net.as_ref().filter(|net| !self.is_mine(net) && !was_mine(net)) {
             // A gateway passes a message on with the network's name for this machine in it.
             let is_for_us = came == Came::Ipc && to.machine.is_some() && machine.is_none();
             if !is_for_us {
@@ -205,6 +224,11 @@ mod tests {
         names.add_pipe("tcp://127.0.0.1:54321".into());
         assert_eq!(route(&names, "tcp://127.0.0.1:54321|ipc:///tmp/router_1|3", Came::Tcp), Route::Here(3));
         names.remove_pipe(&"tcp://127.0.0.1:54321".into());
-        assert_eq!(route(&names, "tcp://127.0.0.1:54321||3", Came::Tcp), Route::There("tcp://127.0.0.1:54321".into()));
+        assert_eq!(
+            route(&names, "tcp://127.0.0.1:54321|ipc:///tmp/router_1|3", Came::Tcp),
+            Route::Here(3),
+            "an answer"
+        );
+        assert_eq!(route(&names, "tcp://127.0.0.1:54321||3", Came::Here), Route::There("tcp://127.0.0.1:54321".into()));
     }
 }

@@ -64,11 +64,11 @@ impl Sessions {
     }
 
     fn of(&self, sender: u64) -> Vec<Arc<Incoming>> {
-        self.known
-            .iter()
-            .filter(|((other, _), _)| *other == sender)
-            .map(|(_, (incoming, _))| incoming.clone())
-            .collect()
+        let its = self.known.iter().filter(|((other, _), _)| *other == sender);
+        let mut sessions: Vec<_> = its.map(|(key, (incoming, _))| (*key, incoming.clone())).collect();
+        // So that a simulation is like the other.
+        sessions.sort_unstable_by_key(|(key, _)| *key);
+        sessions.into_iter().map(|(_, incoming)| incoming).collect()
     }
 
     pub(super) fn clear(&mut self) {
@@ -232,7 +232,10 @@ impl Switch {
         for peer in [info.peer, by_name].into_iter().flatten() {
             self.with(&peer, |link, now, acts| link.closed(pipe, now, acts));
             if let Some(remote) = info.remote.as_ref().filter(|remote| **remote != peer.name) {
-                self.links.write().by_name.remove(remote);
+                // Answers to what came on the pipe find its maker by its name, also after its end.
+                let forgotten = peer.remember(remote);
+                let mut links = self.links.write();
+                forgotten.and_then(|name| links.by_name.remove(&name));
             }
         }
     }
@@ -353,6 +356,8 @@ impl Switch {
         let Some(way) = way else { return };
         tracing::debug!(?pipe, claimed = %greeting.claimed, rust = greeting.hello.is_some(), "hello");
         let echoed = greeting.hello.as_ref().and_then(|hello| hello.echo).and_then(|echo| self.peer_with_token(echo));
+        // One that cannot be dialed and comes back may know the token of its last pipe.
+        let echoed = echoed.filter(|peer| !peer.link.lock().link.is_left_for(pipe));
         if let (Some(peer), Some(hello)) = (&echoed, &greeting.hello) {
             self.associate(pipe, peer);
             self.learn_name(peer, &greeting.claimed, came, hello.incarnation);
@@ -443,6 +448,8 @@ impl Switch {
         }
         if !bodies.is_empty() {
             self.numbered(pipe, header, bodies);
+        } else if header.first > 0 && self.incoming(header.from, header.session).inflow.lock().misses(header.first) {
+            self.begin_anew(pipe);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The links of a router: found by name, told what happens, and what they decide carried out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +20,9 @@ use crate::transport::{PipeId, SendError};
 /// Peers that a router keeps links to. Default 4,096: far above any network this is for, and each costs a few kilobytes.
 pub(super) const LINKS: usize = 4096;
 
+/// Names of ended pipes of one peer that still lead to it. Default 16: as many as it can lose while an agent has a message in its hands.
+const FORMER: usize = 16;
+
 #[derive(Default)]
 pub(super) struct Links {
     pub(super) by_name: HashMap<Endpoint, Arc<Peer>>,
@@ -33,6 +36,19 @@ pub(super) struct Peer {
     pub(super) name: Endpoint,
     pub(super) link: Mutex<Guarded>,
     pub(super) room: Arc<Notify>,
+    /// By which it was known on pipes that have ended.
+    former: Mutex<VecDeque<Endpoint>>,
+}
+
+impl Peer {
+    /// Takes note of a name of an ended pipe. Answers with one that is too old.
+    pub(super) fn remember(&self, name: &Endpoint) -> Option<Endpoint> {
+        let mut former = self.former.lock();
+        if !former.contains(name) {
+            former.push_back(name.clone());
+        }
+        if former.len() > FORMER { former.pop_front() } else { None }
+    }
 }
 
 pub(super) struct Guarded {
@@ -87,6 +103,7 @@ impl Switch {
             name: endpoint.clone(),
             link: Mutex::new(Guarded { link, session, armed: None }),
             room: Arc::default(),
+            former: Mutex::default(),
         });
         links.by_name.insert(endpoint.clone(), peer.clone());
         links.by_session.insert(session, peer.clone());
@@ -204,8 +221,9 @@ impl Switch {
     fn abandon(&self, peer: &Arc<Peer>) {
         let Some(transport) = self.transport.get() else { return };
         let is_its = |info: &PipeInfo| info.peer.as_ref().is_some_and(|other| Arc::ptr_eq(other, peer));
-        let pipes: Vec<PipeId> =
+        let mut pipes: Vec<PipeId> =
             self.pipes.lock().iter().filter(|(_, info)| is_its(info)).map(|(pipe, _)| *pipe).collect();
+        pipes.sort_unstable();
         for pipe in pipes {
             transport.close(pipe);
         }

@@ -29,7 +29,7 @@ use crate::router::names::{Came, Mode, Names, Route};
 use crate::transport::{PipeId, Transport};
 use crate::wire;
 use arrivals::{Greets, PipeInfo, Sessions};
-use links::{LINKS, Links};
+use links::{LINKS, Links, Peer};
 use weight::Scale;
 
 pub(crate) struct Switch {
@@ -161,8 +161,11 @@ impl Switch {
         self.ports.read().contains_key(&number)
     }
 
+    /// In the order of their numbers, so that a simulation is like the other.
     pub(crate) fn ports(&self) -> Vec<Arc<Port>> {
-        self.ports.read().values().cloned().collect()
+        let mut ports: Vec<_> = self.ports.read().values().cloned().collect();
+        ports.sort_unstable_by_key(|port| port.number);
+        ports
     }
 
     pub(crate) fn own_addr(&self, number: u64) -> Addr {
@@ -325,15 +328,23 @@ impl Switch {
     /// Takes answers alone from now on, and tells every peer.
     pub(crate) fn close_down(&self) {
         self.enter_stage(Stage::Draining);
-        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
-        for peer in peers {
+        for peer in self.peers() {
             self.with(&peer, crate::link::Link::close_down);
         }
     }
 
-    /// Whether agents have dealt with everything that they were sent.
+    /// In the order of their names, so that a simulation is like the other.
+    fn peers(&self) -> Vec<Arc<Peer>> {
+        let mut peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
+        peers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        peers
+    }
+
+    /// Whether agents have dealt with everything that they were sent, and other routers with what they were sent from here or over here.
     pub(crate) fn is_handled(&self) -> bool {
+        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
         self.ports.read().values().all(|port| port.is_empty())
+            && peers.iter().all(|peer| peer.link.lock().link.is_settled())
     }
 
     /// Stops every agent and closes every connection.
@@ -349,8 +360,7 @@ impl Switch {
 
     /// Reports what still waits to be sent, and lets go of everything.
     pub(crate) fn end(&self) {
-        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
-        for peer in peers {
+        for peer in self.peers() {
             self.with(&peer, |link, _, acts| link.give_up(Reason::ShuttingDown, acts));
         }
         self.enter_stage(Stage::Stopped);
