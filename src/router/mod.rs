@@ -4,6 +4,8 @@ pub(crate) mod bridge;
 pub(crate) mod clock;
 pub(crate) mod counters;
 pub(crate) mod names;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod switch;
 
 use std::io;

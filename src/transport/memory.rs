@@ -191,6 +191,11 @@ impl MemoryNet {
         self.state.lock().cuts.remove(&link(a.node, b.node));
     }
 
+    /// Resets every connection between two: what is on its way is lost, and both are told `Closed`. New ones can be made.
+    pub fn reset(&self, a: &MemoryTransport, b: &MemoryTransport) {
+        self.state.lock().reset(link(a.node, b.node));
+    }
+
     /// Ends a process: its peers are told `Closed`, nobody is at its endpoints any more, and it is told nothing.
     pub fn kill(&self, transport: &MemoryTransport) {
         self.state.lock().kill(transport.node);
@@ -331,6 +336,21 @@ impl State {
         pipes.sort_unstable(); // So that a run is like the other.
         for (wire, end) in pipes {
             self.hang_up(wire, end);
+        }
+    }
+
+    fn reset(&mut self, link: (Node, Node)) {
+        for wire in 0..self.wires.len() {
+            if self.link_of(wire) != Some(link) {
+                continue;
+            }
+            for end in [DIALER, LISTENER] {
+                let Side { node, pipe, stage, .. } = self.wires[wire].ends[end];
+                if stage == Stage::Open {
+                    self.end(wire, end);
+                    self.tell(node, Event::Closed { pipe });
+                }
+            }
         }
     }
 
