@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use vlmessaging::wire::{
-    Encoded, Profile, check, decode, decode_element, encode, encode_element, read_message, read_positional,
-    write_message,
+    Block, Encoded, Profile, check, decode, decode_element, encode, encode_element, kind, read_frame, read_message,
+    read_positional, write_frame, write_message,
 };
 
 /// Runs everything that bytes from outside can reach, and asserts what must hold of whatever is let in.
@@ -19,6 +19,7 @@ pub(crate) fn run(data: &[u8]) {
         }
         forward(&frame, profile);
     }
+    link_frame(&frame);
     without_gate(&frame);
 }
 
@@ -50,6 +51,24 @@ fn forward(frame: &Bytes, profile: Profile) {
     write_message(&message, &mut written);
     let again = read_message(&written.into(), profile).expect("what was written can be read");
     assert_eq!(again, message);
+}
+
+/// A link frame that was read is written so that it reads the same, as are the messages in it that were let in.
+fn link_frame(frame: &Bytes) {
+    let _ = kind(frame);
+    let Ok((header, bodies)) = read_frame(frame) else {
+        return;
+    };
+    assert_eq!(bodies.iter().count(), bodies.len());
+    let messages: Vec<_> = bodies.iter().filter_map(Result::ok).collect();
+    let mut block = Block::default();
+    for message in &messages {
+        block.push(message, None);
+    }
+    let (again, bodies) = read_frame(&write_frame(&header, &block)).expect("what was written can be read");
+    assert_eq!(again, header);
+    let again: Vec<_> = bodies.iter().map(|message| message.expect("and so can its messages")).collect();
+    assert_eq!(again, messages);
 }
 
 /// Decoders are safe on bytes that passed no gate, with and without something for symbol tables.

@@ -12,7 +12,7 @@ mod world;
 
 use world::World;
 
-/// Seeds that `cargo test` runs of each kind of trouble. Default 800: the first that are known to break a promise are 835 (mild) and 1298 (wild).
+/// Seeds that `cargo test` runs of each kind of trouble. Default 800: the first that are known to fail are 835 (mild: a dial over a slow link ends at its limit) and 1298 (wild: a lost report).
 const SEEDS: u64 = 800;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
