@@ -482,7 +482,8 @@ impl Link {
         self.pump(now, acts);
     }
 
-    /// A frame came from the peer. One that shuts down is sent nothing more, but for answers.
+    /// A frame came from the peer. One that shuts down is sent nothing more, but for answers. A heartbeat that is due leaves now: who moves this link's clock may be kept by an agent that
+    /// blocks its thread.
     pub(crate) fn heard(&mut self, mood: Mood, now: Instant, acts: &mut Vec<Act>) {
         self.heard = now;
         let news = mood.closing && !self.mood.closing;
@@ -492,8 +493,8 @@ impl Link {
             self.queue = kept;
             self.refuse(refused, |_| Reason::ShuttingDown, acts);
             self.urgent = true;
-            self.pump(now, acts);
         }
+        self.pump(now, acts);
     }
 
     /// The transport has room for the next frame.

@@ -467,6 +467,18 @@ fn a_peer_that_answers_lives_and_one_that_froze_for_two_seconds_too() {
 }
 
 #[test]
+fn a_peer_that_is_heard_is_answered_also_when_nobody_moves_the_clock() {
+    let mut bench = Bench::introduced();
+    let mut said = 0;
+    for _ in 0..35 {
+        bench.now += Duration::from_millis(100);
+        bench.link.heard(Mood::default(), bench.now, &mut bench.acts);
+        said += bench.drain().len();
+    }
+    assert_eq!(said, 3);
+}
+
+#[test]
 fn a_router_that_slept_itself_does_not_blame_its_peers() {
     let mut bench = Bench::introduced();
     bench.after(Duration::from_mins(1));

@@ -311,7 +311,10 @@ async fn assert_serves_again(conn: &Connection, adder: &Addr) {
     while began.elapsed() < LONG {
         match conn.request(adder, "ADD_ONE", 41, LONG).await {
             Ok(reply) => return assert_eq!(reply.contents::<i64>(), Ok(42)),
-            ended => assert!(matches!(failure(ended).reason, Reason::PeerLost | Reason::DialFailed(_))),
+            ended => {
+                let reason = failure(ended).reason;
+                assert!(matches!(reason, Reason::PeerLost | Reason::DialFailed(_) | Reason::ShuttingDown), "{reason}");
+            }
         }
     }
     panic!("it was not reached again");

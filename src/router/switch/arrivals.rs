@@ -559,3 +559,21 @@ fn reachable(listening: &Endpoint, local: Option<&Endpoint>) -> Option<Endpoint>
 fn is_all_addresses(endpoint: &Endpoint) -> bool {
     endpoint.rest().rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]" | "*" | ""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_have_ended_make_room_and_those_that_are_heard_of_stay() {
+        let make = || Incoming { switch: Weak::new(), sender: 1, session: 0, inflow: Arc::default() };
+        let mut sessions = Sessions::default();
+        let alive = sessions.begin((1, 0), make);
+        alive.inflow.lock().receive(0, 7);
+        for session in 1..SESSIONS as u64 + 100 {
+            sessions.begin((1, session), make);
+            assert!(sessions.heard((1, 0)).is_some_and(|heard| Arc::ptr_eq(&heard, &alive)));
+        }
+        assert_eq!(sessions.of(1).len(), SESSIONS);
+    }
+}
