@@ -30,3 +30,5 @@ mod routing;
 mod shutdown;
 #[path = "promises/siege.rs"]
 mod siege;
+#[path = "promises/sockets.rs"]
+mod sockets;

@@ -15,6 +15,8 @@ mod environment;
 mod examples;
 #[path = "python/failures.rs"]
 mod failures;
+#[path = "python/kinds.rs"]
+mod kinds;
 #[path = "python/messages.rs"]
 mod messages;
 #[path = "python/network.rs"]

@@ -163,7 +163,6 @@ impl Hall {
 
     fn do_job(&mut self, shared: &Arc<Shared>, job: Job) {
         match job {
-            Job::Sent(pipe) => pipe.tell_sent(),
             Job::Dial(pipe, to) => self.dial(shared, pipe, to),
             Job::Resolved(id, Ok(addresses)) => self.dial_tcp(shared, id.0, addresses),
             Job::Resolved(id, Err(error)) => self.finish(shared, id.0, DialError::System(error)),

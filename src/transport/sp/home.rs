@@ -19,28 +19,32 @@ use tokio::io::unix::AsyncFd;
 use super::Shared;
 use super::net::Ready;
 
-/// How often the keeper looks whether the arbiter comes round, while there are connections. Default 100 ms: two looks without a turn while something
-/// is ready, and it serves. Far below the second after which a silent peer is asked.
-const BEAT: Duration = Duration::from_millis(100);
+/// How often the keeper looks whether the arbiter comes round, while messages come and go: two looks without a turn while something is ready, and it
+/// serves. Default 2 ms: an agent that sends much and then blocks its thread hardly delays it, and 500 looks a second are a quarter of a percent of a CPU.
+const BEAT: Duration = Duration::from_millis(2);
+/// The same where nothing has come or gone since the last look. Default 100 ms: far below the second after which a silent peer is asked.
+const QUIET_BEAT: Duration = Duration::from_millis(100);
 /// How long the end of a transport waits for the other sides to read it. Default 200 ms: milliseconds as a rule.
 const FAREWELL: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
 pub(super) struct Home {
-    arbiter: OnceLock<Thread>,
     arbiter_serves: AtomicBool,
     waker: AtomicWaker,
     turns: AtomicU64,
     keeper: OnceLock<Thread>,
+    /// The keeper looks seldom, and is to be told of the next message.
+    keeper_dozes: AtomicBool,
     /// The keeper watches the set, and is called by its bell.
     keeper_serves: AtomicBool,
 }
 
 impl Home {
-    /// Whether this thread is the one that serves.
-    pub(super) fn is_here(&self) -> bool {
-        let home = if self.arbiter_serves.load(Ordering::Relaxed) { &self.arbiter } else { &self.keeper };
-        home.get().is_some_and(|home| home.id() == std::thread::current().id())
+    /// Something comes or goes.
+    pub(super) fn rouse_keeper(&self) {
+        if self.keeper_dozes.load(Ordering::SeqCst) && self.keeper_dozes.swap(false, Ordering::SeqCst) {
+            self.call_keeper();
+        }
     }
 
     pub(super) fn call_keeper(&self) {
@@ -55,6 +59,7 @@ impl Shared {
     pub(super) fn call(&self) {
         if self.home.arbiter_serves.load(Ordering::SeqCst) {
             self.home.waker.wake();
+            self.home.rouse_keeper();
         }
         if self.home.keeper_serves.load(Ordering::SeqCst) {
             self.set.ring();
@@ -71,6 +76,11 @@ impl Shared {
     fn turn(self: &Arc<Self>, ready: &Ready) -> bool {
         self.hall.lock().turn(self, ready)
     }
+
+    /// A frame did not fit, and nobody serves who would know better.
+    fn is_writing(&self) -> bool {
+        self.hall.try_lock().is_some_and(|hall| hall.is_writing())
+    }
 }
 
 // ---- the arbiter -------------------------------------------------------------------------------
@@ -85,17 +95,15 @@ pub(super) fn settle(shared: &Arc<Shared>) -> io::Result<()> {
         reason = "its fault needs a type that gives out a descriptor it does not own; an OwnedFd is open for as long as this is"
     )]
     let set = AsyncFd::with_interest(shared.set.handle()?, Interest::READABLE)?;
-    shared.home.arbiter.get_or_init(std::thread::current);
     shared.home.arbiter_serves.store(true, Ordering::SeqCst);
     let resident = Resident(shared.clone());
     actix::spawn(async move {
         let mut ready = Ready::new();
         while resident.comes_round(&set, &mut ready).await {
-            while resident.0.turn(&ready) {
+            while resident.turn(&ready) {
                 others_first().await;
                 resident.0.set.look(Some(Duration::ZERO), &mut ready);
             }
-            resident.0.home.turns.fetch_add(1, Ordering::Relaxed);
         }
     });
     Ok(())
@@ -108,6 +116,13 @@ impl Resident {
     /// Waits until something is ready or asked for; false at the end.
     async fn comes_round(&self, set: &AsyncFd<std::os::fd::OwnedFd>, ready: &mut Ready) -> bool {
         poll_fn(|cx| self.poll(set, ready, cx)).await
+    }
+
+    fn turn(&self, ready: &Ready) -> bool {
+        let more = self.0.turn(ready);
+        self.0.home.turns.fetch_add(1, Ordering::Relaxed);
+        self.0.home.rouse_keeper();
+        more
     }
 
     fn poll(&self, set: &AsyncFd<std::os::fd::OwnedFd>, ready: &mut Ready, cx: &mut Context) -> Poll<bool> {
@@ -167,13 +182,20 @@ async fn others_first() {
 pub(super) fn keep(shared: &Arc<Shared>) {
     let home = &shared.home;
     home.keeper.get_or_init(std::thread::current);
-    let (mut ready, mut watch) = (Ready::new(), Watch::default());
+    let (mut ready, mut watch) = (Ready::new(), Watch::new());
     while !shared.is_over() {
+        let Some(hall) = shared.hall.try_lock() else {
+            // Whoever holds it serves.
+            std::thread::park_timeout(BEAT);
+            continue;
+        };
         // While there are no connections, nothing but the first one wakes it.
-        let serves = watch.is_stuck || shared.hall.lock().is_empty() || !home.arbiter_serves.load(Ordering::SeqCst);
+        let serves = watch.is_stuck || hall.is_empty() || !home.arbiter_serves.load(Ordering::SeqCst);
         home.keeper_serves.store(serves, Ordering::SeqCst);
-        let beats = !serves || watch.is_stuck;
-        let pause = shared.pause(beats);
+        let beat = (!hall.is_empty() && (!serves || watch.is_stuck)).then_some(watch.beat);
+        let due = hall.next_due().map(|at| at.saturating_duration_since(Instant::now()));
+        drop(hall);
+        let pause = [due, beat].into_iter().flatten().min();
         if serves {
             let pause = if shared.jobs.is_waiting() { Some(Duration::ZERO) } else { pause };
             if shared.set.look(pause, &mut ready) {
@@ -187,52 +209,55 @@ pub(super) fn keep(shared: &Arc<Shared>) {
                 None => std::thread::park(),
             }
         }
-        shared.hall.lock().act_on_time(shared, Instant::now());
+        if let Some(mut hall) = shared.hall.try_lock() {
+            hall.act_on_time(shared, Instant::now());
+        }
         watch.look(shared, &mut ready);
     }
     finish(shared, &mut ready);
 }
 
 /// Whether the arbiter comes round.
-#[derive(Default)]
 struct Watch {
     turns: u64,
-    looked: Option<Instant>,
+    looked: Instant,
+    beat: Duration,
     is_suspected: bool,
     is_stuck: bool,
 }
 
 impl Watch {
-    fn look(&mut self, shared: &Arc<Shared>, ready: &mut Ready) {
-        let now = Instant::now();
-        if !self.is_stuck && self.looked.is_some_and(|looked| now.duration_since(looked) < BEAT) {
+    fn new() -> Self {
+        Self { turns: 0, looked: Instant::now(), beat: BEAT, is_suspected: false, is_stuck: false }
+    }
+
+    fn look(&mut self, shared: &Shared, ready: &mut Ready) {
+        let (home, now) = (&shared.home, Instant::now());
+        if !self.is_stuck && now.duration_since(self.looked) < BEAT {
+            // Roused: from now on it looks often.
+            self.beat = BEAT;
             return;
         }
-        self.looked = Some(now);
-        let turns = shared.home.turns.load(Ordering::Relaxed);
-        if std::mem::replace(&mut self.turns, turns) != turns || !shared.home.arbiter_serves.load(Ordering::SeqCst) {
+        self.looked = now;
+        // Before the look at what there is: what comes after it rouses.
+        home.keeper_dozes.store(true, Ordering::SeqCst);
+        let turns = home.turns.load(Ordering::SeqCst);
+        let comes_round = std::mem::replace(&mut self.turns, turns) != turns;
+        if comes_round || !home.arbiter_serves.load(Ordering::SeqCst) {
             (self.is_suspected, self.is_stuck) = (false, false);
-            return;
-        }
-        if !self.is_stuck {
+        } else if !self.is_stuck {
             shared.set.look(Some(Duration::ZERO), ready);
-            let waits = !ready.is_empty() || shared.jobs.is_waiting();
+            let waits = !ready.is_empty() || shared.jobs.is_waiting() || shared.is_writing();
             self.is_stuck = waits && self.is_suspected;
             self.is_suspected = waits;
             if self.is_stuck {
-                tracing::debug!("the arbiter does not come round: its thread is blocked, or the machine is busy");
+                tracing::debug!("the keeper serves: the arbiter does not come round, or a peer does not read");
             }
         }
-    }
-}
-
-impl Shared {
-    /// How long the keeper may wait: for ever if none.
-    fn pause(&self, beats: bool) -> Option<Duration> {
-        let hall = self.hall.lock();
-        let due = hall.next_due().map(|at| at.saturating_duration_since(Instant::now()));
-        let beat = (beats && !hall.is_empty()).then_some(BEAT);
-        [due, beat].into_iter().flatten().min()
+        // While it serves, what wakes the arbiter wakes it too.
+        let is_quiet = self.is_stuck || !(comes_round || self.is_suspected);
+        home.keeper_dozes.store(is_quiet && !self.is_stuck, Ordering::SeqCst);
+        self.beat = if is_quiet { QUIET_BEAT } else { BEAT };
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,10 +10,6 @@ use super::inlet::{LONGEST_HEAD, head};
 use super::net::{self, Set};
 use crate::transport::lane::Lane;
 use crate::transport::{DialError, Event, PipeId, SendError};
-
-/// A frame that follows its predecessor within this time is part of a burst: then `Sent` is left to whoever serves next, and meanwhile what the
-/// burst has more becomes one frame. Default 50 µs: longer than a round trip takes whose ends are apart.
-const BURST: Duration = Duration::from_micros(50);
 
 pub(super) struct Pipe {
     pub(super) id: PipeId,
@@ -33,7 +28,6 @@ struct Out {
     /// `Sent` has not been told yet.
     busy: bool,
     rest: Option<Rest>,
-    last: Option<Instant>,
 }
 
 /// A frame that did not fit whole.
@@ -47,8 +41,6 @@ struct Rest {
 pub(super) enum Handed {
     /// The system has it, and `Sent` may be told.
     Whole,
-    /// The same, and more frames may follow at once: `Sent` is better told in a moment.
-    InABurst,
     /// The rest goes when there is room.
     InPart,
     /// The other side reads no more.
@@ -70,7 +62,7 @@ impl Pipe {
         }
     }
 
-    pub(super) fn send(&self, set: &Set, at_home: bool, frame: Bytes) -> Result<Handed, SendError> {
+    pub(super) fn send(&self, set: &Set, frame: Bytes) -> Result<Handed, SendError> {
         let mut out = self.out.lock();
         let Some(socket) = out.socket.clone().filter(|_| out.open) else { return Err(SendError::Gone(frame)) };
         if out.busy {
@@ -87,13 +79,7 @@ impl Pipe {
             set.change(&*socket, self.id.0, true, true);
             return Ok(Handed::InPart);
         }
-        if at_home {
-            return Ok(Handed::InABurst);
-        }
-        let now = Instant::now();
-        let before = out.last.replace(now);
-        let in_a_burst = before.is_some_and(|before| now.duration_since(before) < BURST);
-        Ok(if in_a_burst { Handed::InABurst } else { Handed::Whole })
+        Ok(Handed::Whole)
     }
 
     /// Writes more of a frame that did not fit. Whether it has gone now.
