@@ -72,6 +72,11 @@ fn programs() -> &'static Path {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
+        if !cfg!(feature = "default") {
+            // The features are named as the sockets are.
+            let kinds: Vec<String> = vlmessaging::Sockets::ALL.iter().map(ToString::to_string).collect();
+            cargo.args(["--no-default-features", "--features", &kinds.join(",")]);
+        }
         assert!(cargo.status().unwrap().success());
         profile.join("examples")
     })

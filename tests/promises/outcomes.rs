@@ -210,16 +210,19 @@ fn agents_that_wait_for_each_others_room_in_a_circle_are_told_and_go_on() {
             let next = [Rc::default(), Rc::default()];
             let ring = |next: &Rc<RefCell<Addr>>| Ring { connection: None, next: next.clone(), told: told.clone() };
             let (one, two) = (first.spawn(ring(&next[0])), second.spawn(ring(&next[1])));
-            *next[0].borrow_mut() = two.addr();
-            *next[1].borrow_mut() = one.addr();
-            let conn = first.connect();
-            // More than both mailboxes hold: each that is taken makes another.
-            let fill = |to: &Addr| (0..8).filter(|_| conn.try_send(to, "TAKE", ()).is_ok()).count();
-            fill(&one.addr());
-            fill(&two.addr());
+            let (one_at, two_at) = (one.addr(), two.addr());
+            *next[0].borrow_mut() = two_at.clone();
+            *next[1].borrow_mut() = one_at.clone();
+            let (at_first, at_second) = (first.connect(), second.connect());
+            // More than both mailboxes hold, by the way that the circle takes itself: each that is taken makes another.
+            let fill = || {
+                let full = |conn: &Connection, to: Addr| while conn.try_send(&to, "TAKE", ()).is_ok() {};
+                full(&at_second, one_at.clone());
+                full(&at_first, two_at.clone());
+            };
+            fill();
             while soon(tells.recv()).await.unwrap() {
-                fill(&one.addr());
-                fill(&two.addr());
+                fill();
             }
             // Told that there was no room, the agent takes the next.
             soon(tells.recv()).await.unwrap();

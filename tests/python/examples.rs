@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vlmessaging::{FOLDER_VARIABLE, Router};
+use vlmessaging::{FOLDER_VARIABLE, Router, Sockets};
 
 use crate::environment::python;
 use crate::peer::{AddOne, Folder};
@@ -26,6 +26,11 @@ fn example(name: &str) -> PathBuf {
     cargo.arg("--target-dir").arg(profile.parent().unwrap());
     if profile.ends_with("release") {
         cargo.arg("--release");
+    }
+    if !cfg!(feature = "default") {
+        // The features are named as the sockets are.
+        let kinds: Vec<String> = Sockets::ALL.iter().map(ToString::to_string).collect();
+        cargo.args(["--no-default-features", "--features", &kinds.join(",")]);
     }
     assert!(cargo.status().unwrap().success());
     profile.join("examples").join(name)
