@@ -9,9 +9,9 @@ use crate::common::{LONG, Scene, assert_serves, number, run, scene};
 
 /// Two routers whose sockets are of these kinds, of the machine or of the network.
 async fn two(scene: &Scene, kinds: [Sockets; 2], over_tcp: bool) -> [Router; 2] {
-    let builder = |kind| match over_tcp {
-        true => Router::network().without_hub().listen("tcp://127.0.0.1:0").sockets(kind),
-        false => Router::machine().without_hub().sockets(kind),
+    let builder = |kind| {
+        let builder = if over_tcp { Router::network().listen("tcp://127.0.0.1:0") } else { Router::machine() };
+        builder.without_hub().sockets(kind)
     };
     [scene.start(builder(kinds[0])).await, scene.start(builder(kinds[1])).await]
 }
