@@ -320,6 +320,9 @@ impl Directory {
         if self.last_round.elapsed() >= ROUND {
             self.last_round = Instant::now();
             port.switch.board.core.lock().round();
+            if let Some(transport) = port.switch.transport() {
+                transport.mend();
+            }
         }
         port.switch.board.tick();
         self.send_outbox(&port);

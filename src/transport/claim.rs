@@ -21,7 +21,7 @@ pub(in crate::transport) const LONGEST_PATH: usize = 107;
 pub(in crate::transport) struct Claim {
     path: PathBuf,
     side: PathBuf,
-    _lock: File,
+    lock: File,
     bound: Option<(u64, u64)>,
 }
 
@@ -35,7 +35,7 @@ impl Claim {
         let lock = lock(&side)
             .map_err(|source| ListenError::System { at: at.clone(), source })?
             .ok_or_else(|| ListenError::InUse { at: at.clone() })?;
-        let claim = Self { path, side, _lock: lock, bound: None };
+        let claim = Self { path, side, lock, bound: None };
         // Again, under the lock: the last owner may just have gone, or somebody put a file there.
         let checked = check_file(at, &claim.path);
         if checked.is_ok() && is_listened_at(&claim.path) {
@@ -60,6 +60,34 @@ impl Claim {
     /// Notes which file is ours, after it was bound.
     pub(in crate::transport) fn bound(&mut self) {
         self.bound = identity(&self.path);
+    }
+
+    pub(in crate::transport) fn endpoint(&self) -> Endpoint {
+        Endpoint::from(format!("ipc://{}", self.path.display()))
+    }
+
+    /// Whether who dials the path comes to the file that was bound.
+    pub(in crate::transport) fn holds(&self) -> bool {
+        identity(&self.path) == self.bound
+    }
+
+    /// Whether the path can be bound again, after somebody removed the file that was. Another's file is left as it is.
+    pub(in crate::transport) fn renew(&mut self) -> bool {
+        if identity(&self.path).is_some() {
+            return false;
+        }
+        let own = self.lock.metadata().ok().map(|own| (own.dev(), own.ino()));
+        if own.is_some() && identity(&self.side) == own {
+            return true;
+        }
+        // The side file went too, and somebody may have claimed the path since.
+        match lock(&self.side) {
+            Ok(Some(lock)) if identity(&self.path).is_none() => {
+                self.lock = lock;
+                true
+            }
+            _ => false,
+        }
     }
 
     #[cfg(feature = "nng")]

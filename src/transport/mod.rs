@@ -118,6 +118,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Says why nobody can listen there; an existing file that is not a socket is left as it is.
     fn listen(&self, at: &Endpoint) -> Result<Endpoint, ListenError>;
 
+    /// Listens again at ipc endpoints whose socket file somebody has removed, as programs do that clean up: nobody else would come any more. Pipes stay.
+    fn mend(&self) {}
+
     /// Starts one attempt to connect. It ends in exactly one `Opened` or `DialFailed` for the pipe returned, also when it is closed
     /// before. That may be told before this returns.
     fn dial(&self, to: &Endpoint) -> PipeId;

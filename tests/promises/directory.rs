@@ -53,6 +53,23 @@ fn an_entry_of_the_hub_is_found_at_a_spoke_whoever_starts_first() {
 }
 
 #[test]
+fn a_hub_whose_socket_file_somebody_removed_is_found_again() {
+    scene(async |scene| {
+        let (hub, early) = hub_and_spoke(scene).await;
+        let adder = early.spawn(adder());
+        let _entry = adder.register("AddOne").await.unwrap();
+        find(&hub.connect(), "AddOne").await;
+        for endpoint in hub.endpoints() {
+            std::fs::remove_file(endpoint.rest()).unwrap();
+        }
+        let late = scene.start(Router::machine()).await;
+        let conn = late.connect();
+        assert_serves(&conn, find(&conn, "AddOne").await).await;
+        assert_eq!(early.stats().untold, 0);
+    });
+}
+
+#[test]
 fn an_entry_of_a_spoke_is_found_at_the_hub_and_at_other_spokes() {
     scene(async |scene| {
         let (hub, spoke) = hub_and_spoke(scene).await;

@@ -23,6 +23,8 @@ macro_rules! on_sockets {
 
 on_sockets! {
     a_stale_socket_file_is_replaced
+    who_listens_at_a_path_that_somebody_removed_is_reached_there_again
+    another_programs_socket_in_the_place_of_ours_is_left_as_it_is
     a_file_that_is_not_a_socket_is_left_as_it_is
     a_path_where_another_program_listens_is_in_use_and_not_disturbed
     an_endpoint_that_cannot_be_is_invalid_by_name
@@ -71,6 +73,44 @@ fn a_file_that_is_not_a_socket_is_left_as_it_is(sockets: Sockets) {
     let refused = world.peer().transport().listen(&at);
     assert!(matches!(refused, Err(ListenError::NotASocket { at: which }) if which == at));
     assert_eq!(std::fs::read(path_of(&at)).unwrap(), b"precious");
+    std::fs::remove_file(path_of(&at)).unwrap();
+}
+
+fn who_listens_at_a_path_that_somebody_removed_is_reached_there_again(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
+    let at = world.fresh();
+    let (a, b) = (world.peer(), world.peer());
+    b.transport().listen(&at).unwrap();
+    b.transport().mend();
+    let (there, here) = connect_to(&a, &b, &at);
+    a.send(there, b"hello");
+    assert_eq!(&b.received(here)[..], b"hello");
+    let lock = format!("{}.lock", at.rest());
+    for is_all in [false, true, false] {
+        std::fs::remove_file(path_of(&at)).unwrap();
+        if is_all {
+            std::fs::remove_file(&lock).unwrap();
+        }
+        b.transport().mend();
+        connect_to(&a, &b, &at);
+        let refused = a.transport().listen(&at);
+        assert!(matches!(refused, Err(ListenError::InUse { .. })), "it still has one owner");
+    }
+    a.send(there, b"still here");
+    assert_eq!(&b.received(here)[..], b"still here");
+}
+
+fn another_programs_socket_in_the_place_of_ours_is_left_as_it_is(sockets: Sockets) {
+    let world = World::with(sockets, Kind::Ipc);
+    let at = world.fresh();
+    let peer = world.peer();
+    peer.transport().listen(&at).unwrap();
+    std::fs::remove_file(path_of(&at)).unwrap();
+    let other = UnixListener::bind(path_of(&at)).unwrap();
+    peer.transport().mend();
+    peer.transport().shutdown(Duration::ZERO);
+    UnixStream::connect(path_of(&at)).unwrap();
+    other.accept().unwrap();
     std::fs::remove_file(path_of(&at)).unwrap();
 }
 

@@ -44,6 +44,7 @@
 //!
 //! An ipc path has one owner, by a lock on a file beside it named `.lock`; who listens there without one is found in
 //! `/proc/net/unix` and not disturbed. Stale socket files are replaced, other files never touched. A shutdown removes our files, and leaves a successor's.
+//! Where somebody removed the file of an endpoint, `mend` listens there once more, beside the listener that nobody reaches.
 //! An accepted ipc pipe that is silent for `Options::silent_limit` is closed.
 //!
 //! # Cost
@@ -187,6 +188,17 @@ impl Transport for NngTransport {
         }
     }
 
+    fn mend(&self) {
+        let mut claims = self.shared.claims.lock();
+        // Looked at under the lock, and after a shutdown there are none.
+        if self.shared.over.load(Ordering::SeqCst) {
+            return;
+        }
+        for claim in claims.iter_mut().filter(|claim| !claim.holds()) {
+            self.shared.listen_again(claim);
+        }
+    }
+
     fn dial(&self, to: &Endpoint) -> PipeId {
         let id = self.shared.new_id();
         let lane = Lane::new(self.shared.outlet.clone());
@@ -267,6 +279,21 @@ impl Shared {
                 claim.release(None);
                 Err(listen_error(at, code))
             }
+        }
+    }
+
+    /// The listener whose file is gone stays with its pipes: nobody comes to it, and closing it would end them.
+    fn listen_again(&self, claim: &mut Claim) {
+        if !claim.renew() {
+            return;
+        }
+        let at = claim.endpoint();
+        match self.start_listener(&at) {
+            Ok(_) => {
+                claim.bound();
+                tracing::warn!(%at, "its socket file had been removed: listening again");
+            }
+            Err(code) => tracing::warn!(%at, %code, "its socket file was removed, and cannot be made again"),
         }
     }
 

@@ -179,6 +179,18 @@ impl Transport for SpTransport {
         }
     }
 
+    fn mend(&self) {
+        if self.shared.is_over() {
+            return;
+        }
+        let lost =
+            |(_, listener): &(&u64, &Arc<Listener>)| listener.claim.lock().as_ref().is_some_and(|claim| !claim.holds());
+        let lost: Vec<u64> = self.shared.listeners.read().iter().filter(lost).map(|(key, _)| *key).collect();
+        for key in lost {
+            self.shared.listen_again(key);
+        }
+    }
+
     fn dial(&self, to: &Endpoint) -> PipeId {
         let id = self.shared.new_id();
         let lane = Lane::new(self.shared.outlet.clone());
@@ -265,6 +277,32 @@ impl Shared {
                 claim.release(None);
                 Err(listen_error(at, error))
             }
+        }
+    }
+
+    /// The listener whose file is gone is let go of once another is in its place. Its pipes stay.
+    fn listen_again(&self, key: u64) {
+        let Some(old) = self.listeners.read().get(&key).cloned() else { return };
+        let mut held = old.claim.lock();
+        let Some(claim) = held.as_mut().filter(|_| !self.is_over()) else { return };
+        if !claim.renew() {
+            return;
+        }
+        let at = claim.endpoint();
+        let again = match net::listen_ipc(Path::new(at.rest())) {
+            Ok(socket) => {
+                claim.bound();
+                self.start_listener(at.clone(), socket, held.take())
+            }
+            Err(error) => Err(listen_error(&at, error)),
+        };
+        match again {
+            Ok(_) => {
+                tracing::warn!(%at, "its socket file had been removed: listening again");
+                self.listeners.write().remove(&key);
+                self.set.remove(&old.socket);
+            }
+            Err(error) => tracing::warn!(%at, %error, "its socket file was removed, and cannot be made again"),
         }
     }
 
