@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use vlmessaging::{Change, Connection, FindError, Pick, RegisterError, Router, Value};
+use vlmessaging::{Change, Connection, FindError, Pick, Reason, RegisterError, Router, Value};
 
 use crate::common::agents::{Holds, adder, fragile, hold};
 use crate::common::program::Program;
-use crate::common::{LONG, Scene, assert_serves, net, number, scene, soon, until, with_router};
+use crate::common::{LONG, Scene, assert_serves, failure, net, number, scene, soon, until, with_router};
 
 /// Short, for what shall not be found.
 const SHORT: Duration = Duration::from_millis(20);
@@ -66,6 +66,28 @@ fn a_hub_whose_socket_file_somebody_removed_is_found_again() {
         let conn = late.connect();
         assert_serves(&conn, find(&conn, "AddOne").await).await;
         assert_eq!(early.stats().untold, 0);
+    });
+}
+
+#[test]
+fn what_is_for_a_hub_that_has_ended_does_not_go_to_the_next() {
+    scene(async |scene| {
+        let (hub, spoke) = hub_and_spoke(scene).await;
+        let other = scene.start(Router::machine()).await;
+        let adder = hub.spawn(adder());
+        let _entry = adder.register("AddOne").await.unwrap();
+        let spokes = [&spoke, &other];
+        for router in spokes {
+            let conn = router.connect();
+            assert_serves(&conn, find(&conn, "AddOne").await).await;
+        }
+        hub.shutdown().await;
+        until("one of them is the hub", || spokes.iter().any(|router| router.endpoints().len() == 2)).await;
+        until("they have met", || spokes.iter().all(|router| router.known().len() == 2)).await;
+        for router in spokes {
+            let failure = failure(router.connect().request(adder.addr(), "ADD_ONE", 1, LONG).await);
+            assert!(matches!(failure.reason, Reason::DialFailed(_) | Reason::PeerLost), "{failure}");
+        }
     });
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::links::{LINKS, Peer};
+use super::links::Peer;
 use super::{Stage, Switch, Unsent};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
 use crate::failure::Reason;
@@ -420,8 +420,8 @@ impl Switch {
     fn learn_name(&self, peer: &Arc<Peer>, claimed: &Endpoint, came: Came, incarnation: u64) {
         let mut links = self.links.write();
         links.lives(incarnation, peer);
-        if came == Came::Ipc && links.by_name.len() < LINKS {
-            links.by_name.entry(claimed.clone()).or_insert_with(|| peer.clone());
+        if came == Came::Ipc {
+            links.learn(claimed, incarnation, peer);
         }
     }
 

@@ -26,6 +26,8 @@ const FORMER: usize = 16;
 #[derive(Default)]
 pub(super) struct Links {
     pub(super) by_name: HashMap<Endpoint, Arc<Peer>>,
+    /// Names that lead to the link to another name, because that life of a router said it listens there: no longer than it lives.
+    learned: HashMap<Endpoint, u64>,
     /// The links to one life of a router: several if it is known by names of which nobody knew that they are one's. The last is the newest.
     by_incarnation: HashMap<u64, Vec<Arc<Peer>>>,
     pub(super) by_session: HashMap<u64, Arc<Peer>>,
@@ -239,7 +241,7 @@ impl Switch {
             };
             let ended: Vec<u64> =
                 links.by_incarnation.extract_if(is_over).map(|(incarnation, _)| incarnation).collect();
-            (ended, links.names_of(peer))
+            (ended, links.end_names(peer, now))
         };
         // By the way that a message takes: over a gateway, and not to a namesake on another machine.
         let lost = |to: &Addr| matches!(self.names.read().route(to, Came::Here), Route::There(endpoint) if names.contains(&endpoint));
@@ -327,13 +329,31 @@ impl Links {
         beside.map_or_else(Vec::new, |(_, others)| others.to_vec())
     }
 
-    fn names_of(&self, peer: &Arc<Peer>) -> Vec<Endpoint> {
-        self.by_name.iter().filter(|(_, other)| Arc::ptr_eq(other, peer)).map(|(name, _)| name.clone()).collect()
+    /// A life of a router whom a link leads to under another name says where it listens.
+    pub(super) fn learn(&mut self, name: &Endpoint, incarnation: u64, peer: &Arc<Peer>) {
+        if self.by_name.len() < LINKS && !self.by_name.contains_key(name) {
+            self.by_name.insert(name.clone(), peer.clone());
+            self.learned.insert(name.clone(), incarnation);
+        }
+    }
+
+    /// The names of a link whose peer is gone. Those that were learned from it end: who is at the link's own name next is somebody else.
+    fn end_names(&mut self, peer: &Arc<Peer>, now: Option<u64>) -> Vec<Endpoint> {
+        let is_its = |(_, other): &(&Endpoint, &Arc<Peer>)| Arc::ptr_eq(other, peer);
+        let mut names: Vec<Endpoint> = self.by_name.iter().filter(is_its).map(|(name, _)| name.clone()).collect();
+        names.retain(|name| self.learned.get(name).is_none_or(|incarnation| Some(*incarnation) != now));
+        for name in &names {
+            if self.learned.remove(name).is_some() {
+                self.by_name.remove(name);
+            }
+        }
+        names
     }
 
     /// Lets go of links that hold nothing and lead nowhere.
     fn sweep(&mut self) {
         self.by_name.retain(|_, peer| !peer.link.lock().link.is_spent());
+        self.learned.retain(|name, _| self.by_name.contains_key(name));
         let live: Vec<*const Peer> = self.by_name.values().map(Arc::as_ptr).collect();
         self.by_incarnation.retain(|_, peers| {
             peers.retain(|peer| live.contains(&Arc::as_ptr(peer)));
