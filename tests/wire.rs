@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+#[path = "wire/frames.rs"]
+mod frames;
 #[path = "wire/hostile.rs"]
 mod hostile;
 #[path = "../fuzz/fuzz_targets/run.rs"]
