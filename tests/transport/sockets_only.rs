@@ -284,6 +284,19 @@ fn an_ipc_pipe_that_says_nothing_is_closed(sockets: Sockets) {
     assert_eq!(b.received(heard)[..], *b"and again");
 }
 
+/// It comes while nobody else is there, and whoever looks after the time sleeps.
+#[cfg(feature = "sp")]
+#[test]
+fn the_only_peer_that_says_nothing_is_hung_up_on_by_an_arbiter_too() {
+    let world = World::on_an_arbiter(Sockets::Sp, Kind::Ipc);
+    for _ in 0..100 {
+        let b = world.peer_with(Options { silent_limit: Duration::from_millis(1), ..Options::default() });
+        let mut mute = Stranger::come(&b.listen());
+        mute.say(&PAIR1);
+        mute.is_hung_up_on();
+    }
+}
+
 fn a_successors_socket_file_outlives_us(sockets: Sockets) {
     let world = World::with(sockets, Kind::Ipc);
     let b = world.peer();

@@ -155,7 +155,7 @@ impl Hall {
         let is_next = self.next_due().is_none_or(|next| at < next);
         self.due.push(Reverse((at, key, due)));
         if is_next {
-            shared.home.call_keeper();
+            shared.reckon_anew();
         }
     }
 

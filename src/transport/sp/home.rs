@@ -66,6 +66,15 @@ impl Shared {
         }
     }
 
+    /// Has the keeper see when something is due next. Called by whoever holds the hall, so that it is known what the keeper waits for.
+    pub(super) fn reckon_anew(&self) {
+        if self.home.keeper_serves.load(Ordering::SeqCst) {
+            self.set.ring();
+        } else {
+            self.home.call_keeper();
+        }
+    }
+
     /// Wakes all who serve, for the end.
     pub(super) fn call_all(&self) {
         self.home.waker.wake();
@@ -191,6 +200,7 @@ pub(super) fn keep(shared: &Arc<Shared>) {
         };
         // While there are no connections, nothing but the first one wakes it.
         let serves = watch.is_stuck || hall.is_empty() || !home.arbiter_serves.load(Ordering::SeqCst);
+        // In the hall: whoever is in it next, and has something due sooner, knows how to call.
         home.keeper_serves.store(serves, Ordering::SeqCst);
         let beat = (!hall.is_empty() && (!serves || watch.is_stuck)).then_some(watch.beat);
         let due = hall.next_due().map(|at| at.saturating_duration_since(Instant::now()));
