@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Options;
@@ -183,7 +185,7 @@ impl<'a> Chaos<'a> {
         self.mute.clear();
         for file in std::fs::read_dir(&self.dir).unwrap().flatten() {
             for count in 0..20 {
-                if let Ok(mut stream) = UnixStream::connect(file.path()) {
+                if let Ok(mut stream) = visit(&file.path()) {
                     // Whoever does not want to hear it closes: so much the better.
                     let _ = stream.write_all(&[0, b'S', b'P', 0, 0, 0x11, 0, 0, count]);
                     self.mute.extend((count == 0).then_some(stream));
@@ -192,9 +194,9 @@ impl<'a> Chaos<'a> {
         }
         if let Some(at) = self.hub.strip_prefix("tcp://").filter(|_| self.options.over_tcp) {
             for _ in 0..20 {
-                drop(
-                    std::net::TcpStream::connect(at).and_then(|mut stream| stream.write_all(b"GET / HTTP/1.0\r\n\r\n")),
-                );
+                // A hub that is stopped answers nobody.
+                let stream = TcpStream::connect_timeout(&at.parse().unwrap(), Duration::from_millis(50));
+                drop(stream.and_then(|mut stream| stream.write_all(b"GET / HTTP/1.0\r\n\r\n")));
             }
         }
     }
@@ -222,6 +224,13 @@ fn slope(points: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
         (up + (point.0 - x) * (point.1 - y), down + (point.0 - x) * (point.0 - x))
     });
     up / down
+}
+
+/// Connects, unless nobody accepts there at present: a stopped process would be waited for as long as it is stopped.
+fn visit(path: &Path) -> rustix::io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
 }
 
 pub(crate) fn signal(process: &Child, signal: Signal) {
