@@ -21,6 +21,8 @@ pub(crate) struct Inflow {
     failed: BTreeMap<u64, Untold>,
     /// The number of the last receipt.
     version: u64,
+    /// That of the last which the peer has said to have heard.
+    heard: u64,
     /// Where in `beyond` the next receipt goes on: it had no place for all.
     cursor: u64,
     /// Before that something is new.
@@ -69,6 +71,7 @@ impl Inflow {
 
     /// The peer has heard our receipts up to this one.
     pub(crate) fn heard(&mut self, version: u64) {
+        self.heard = self.heard.max(version);
         if !self.failed.is_empty() {
             self.failed.retain(|_, untold| untold.since.is_none_or(|since| since > version));
         }
@@ -135,14 +138,19 @@ impl Inflow {
         self.more
     }
 
-    /// The peer has not said that it has heard of all that had no handler.
+    /// The peer has not said that it has heard all it was told.
     pub(crate) fn waits_for_word(&self) -> bool {
-        !self.failed.is_empty()
+        !self.failed.is_empty() || self.heard < self.version
     }
 
-    /// What the peer was told on a pipe that was lost may be lost: all of it is told again.
+    /// What the peer was told may be lost, with its pipe or on it: all of it is told again.
     pub(crate) fn tell_again(&mut self) {
         self.cursor = 0;
+        self.doubt();
+    }
+
+    /// The next receipt must not take for heard what an earlier one said had no handler: on a pipe that drops frames a later one may come without it.
+    pub(crate) fn doubt(&mut self) {
         for untold in self.failed.values_mut() {
             untold.since = None;
         }

@@ -25,7 +25,6 @@ pub(crate) struct Ticket {
     pub(crate) head: Head,
     pub(crate) debt: Debt,
     /// Counts the message among those to its destination, for as long as it is kept.
-    #[expect(dead_code, reason = "it counts by being kept")]
     pub(crate) place: Option<Place>,
     /// Its sender has been told that its outcome was not known in time.
     pub(crate) told: bool,
@@ -221,6 +220,14 @@ impl Ledger {
             flight.tried = false;
             self.sent = self.sent.min(index);
         }
+    }
+
+    /// The peer may never say what it has: what was sent to it keeps no room from others any more. Answers with the bytes that are free now.
+    pub(crate) fn lighten(&mut self) -> usize {
+        for ticket in self.held.values_mut().chain(self.tickets.iter_mut().flatten()) {
+            ticket.place = None;
+        }
+        self.flights.iter_mut().map(|flight| mem::take(&mut flight.size)).sum()
     }
 
     /// Takes in what the peer says it has, and what of that is settled. Answers with the bytes that are free now.

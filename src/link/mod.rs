@@ -9,7 +9,8 @@
 //!
 //! # Not promised
 //!
-//! A message handed to a Python router is settled by that: its wire says nothing more.
+//! A message handed to a Python router is settled by that: its wire says nothing more. A Rust router that does not introduce itself in time is taken for one: what it was sent until
+//! then is remembered, and settled by its receipts once it has; what it is sent from then on until it has is not, and nothing is if their pipe ends before it has.
 
 pub(crate) mod hello;
 pub(crate) mod inflow;
@@ -50,6 +51,8 @@ const UNDIALED_FRAMES: usize = 2;
 /// Frames on their way on a pipe of our own before those that are not full wait for the peer's word. Default 2: what is sent meanwhile shares the next, which costs as long as the peer takes to say a word, and
 /// no timer; with one the pipe would be idle half of the time.
 const FRAMES: usize = 2;
+/// How long the word of a peer that cannot be dialed is waited for before it is told again what came of its messages. Default 2 s: two heartbeats, each of which says what was heard.
+const TELL_AGAIN: Duration = Duration::from_secs(2);
 /// Frames received after which a receipt does not wait. Default 2: the sender may be waiting for it.
 const ACK_FRAMES: usize = 2;
 /// How long a Rust peer that has nothing to say may be silent before it is asked. Default 1 s: four tiny frames a second for a pair of idle routers.
@@ -149,8 +152,10 @@ pub(crate) struct Link {
     held: usize,
     /// Sessions of the peer about which there is news to tell.
     owed: BTreeMap<u64, Arc<Mutex<Inflow>>>,
-    /// Those of whose messages without handler the peer has been told, and has not said that it has heard.
+    /// Those about which the peer has been told, and has not said that it has heard.
     told: BTreeMap<u64, Arc<Mutex<Inflow>>>,
+    /// When it is told again, on a pipe that may have dropped what it was told.
+    tell_again: Option<Instant>,
     ack_due: Option<Instant>,
     ack_bytes: usize,
     ack_frames: usize,
@@ -230,6 +235,7 @@ impl Link {
             held: 0,
             owed: BTreeMap::new(),
             told: BTreeMap::new(),
+            tell_again: None,
             ack_due: None,
             ack_bytes: 0,
             ack_frames: 0,
@@ -275,7 +281,7 @@ impl Link {
         let owes = matches!(self.pipe, Pipe::Open(_)) && !self.may_be_python() && !self.owed.is_empty();
         !owes
             && self.queue.is_empty()
-            && self.ledger.is_accepted()
+            && (self.ledger.is_accepted() || self.peer == Peer::Python)
             && !matches!(&self.pipe, Pipe::Open(open) if open.hello.is_some())
     }
 
@@ -291,9 +297,9 @@ impl Link {
         self.mood.hushed || self.may_be_python() || !matches!(self.pipe, Pipe::Open(_))
     }
 
-    /// The outcome of everything is known.
+    /// The outcome of everything is known, as far as the peer tells any.
     pub(crate) fn is_settled(&self) -> bool {
-        self.ledger.is_settled()
+        self.ledger.is_settled() || self.peer == Peer::Python
     }
 
     /// Nothing is kept, and no pipe leads there.
@@ -416,6 +422,9 @@ impl Link {
         self.pipe = Pipe::None;
         self.doubt();
         self.ledger.recall();
+        if self.peer == Peer::Python {
+            self.hand_over(acts);
+        }
         if self.peer == Peer::Unknown {
             // Nobody is known who would say what came of them.
             self.restart(&Reason::PeerLost, acts);
@@ -553,13 +562,18 @@ impl Link {
         if let Pipe::Open(open) = &mut self.pipe {
             open.hello_is_read |= open.first == Some((connection, id));
             // A Rust router would have read our hello before, and numbered its answer.
-            is_python = open.hello_is_read && !numbered && self.peer == Peer::Unknown;
+            is_python = open.hello_is_read && !numbered && !matches!(self.peer, Peer::Rust { .. });
         }
         if self.may_be_python() {
             acts.extend(self.ledger.answered(connection, id).map(|debt| Act::Settled(debt, true)));
         }
         if is_python {
-            self.judge(acts);
+            if self.peer == Peer::Unknown {
+                self.judge(acts);
+            }
+            if !self.ledger.is_settled() {
+                self.hand_over(acts);
+            }
             self.pump(now, acts);
         }
     }
@@ -590,6 +604,7 @@ impl Link {
             self.give_up(Reason::PeerLost, acts);
         }
         self.look(now, acts);
+        self.repeat(now);
         self.expire(now, acts);
         self.pump(now, acts);
     }
@@ -605,7 +620,8 @@ impl Link {
         let paced = open.paced.filter(|_| !framed && !open.busy && !self.queue.is_empty());
         let heartbeat = framed.then(|| self.spoken + HEARTBEAT).filter(|_| !open.busy);
         let look = framed.then(|| (self.looked + HEARTBEAT).min(self.heard + DEAD));
-        [judgement, ack, paced, heartbeat, look, expiry].into_iter().flatten().min()
+        let again = self.tell_again.filter(|_| framed);
+        [judgement, ack, again, paced, heartbeat, look, expiry].into_iter().flatten().min()
     }
 
     /// Gives the peer up: reports everything that waits, and lets go of its pipe.
@@ -744,12 +760,17 @@ impl Link {
             return;
         }
         self.peer = Peer::Python;
-        // Python has taken what it was sent: nothing more will be heard of that.
+        // It may yet be a Rust router that was busy, and say what came of what it was sent. Nothing waits for that.
+        self.held -= self.ledger.lighten();
+        acts.push(Act::Python);
+    }
+
+    /// Python has taken what it was sent: nothing more will be heard of that.
+    fn hand_over(&mut self, acts: &mut Vec<Act>) {
         let (open, freed) = self.ledger.end();
         self.held -= freed;
         self.session = scramble(self.session);
         acts.extend(open.into_iter().map(|open| Act::Settled(open.ticket.debt, false)));
-        acts.push(Act::Python);
     }
 
     /// Gives a Rust peer up that has been silent for too long, unless it is this process that was asleep.
@@ -775,15 +796,35 @@ impl Link {
             self.held -= queued.size;
             acts.push(Act::Lost(queued.ticket(), Reason::Expired));
         }
+        if self.peer == Peer::Python && self.ledger.oldest().is_some_and(|oldest| oldest <= since) {
+            self.hand_over(acts);
+        }
         acts.extend(self.ledger.overdue(since).into_iter().map(|head| Act::Overdue(Box::new(head))));
+    }
+
+    /// Tells again what the peer has not said in time to have heard.
+    fn repeat(&mut self, now: Instant) {
+        if self.tell_again.take_if(|due| now >= *due).is_some() {
+            self.recall_told();
+            self.ack_due = (!self.owed.is_empty()).then_some(now);
+        }
+    }
+
+    fn recall_told(&mut self) {
+        for (session, inflow) in mem::take(&mut self.told) {
+            let mut told = inflow.lock();
+            if told.waits_for_word() {
+                told.tell_again();
+                drop(told);
+                self.owed.insert(session, inflow);
+            }
+        }
     }
 
     /// The pipe is lost, and with it perhaps what was told on it.
     fn doubt(&mut self) {
-        for (session, inflow) in mem::take(&mut self.told) {
-            inflow.lock().tell_again();
-            self.owed.insert(session, inflow);
-        }
+        self.recall_told();
+        self.tell_again = None;
         if let Peer::Rust { proven, .. } = &mut self.peer {
             *proven = false;
         }
@@ -791,6 +832,9 @@ impl Link {
 
     /// Reports what is open, with `unsent` where it cannot have been received, and begins a new session.
     fn restart(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
+        if self.peer == Peer::Python {
+            self.hand_over(acts);
+        }
         let (open, freed) = self.ledger.end();
         self.held -= freed;
         acts.extend(open.into_iter().map(|open| {
@@ -938,17 +982,26 @@ impl Link {
     fn frame(&mut self, loaded: bool, now: Instant) -> Bytes {
         let to = self.incarnation().unwrap_or_default();
         self.told.retain(|_, inflow| inflow.lock().waits_for_word());
+        let may_drop = matches!(&self.pipe, Pipe::Open(open) if open.way.accepted);
         let mut receipts = Vec::with_capacity(self.owed.len());
         self.owed.retain(|session, inflow| {
             let mut filled = inflow.lock();
+            if may_drop {
+                filled.doubt();
+            }
             let receipt = filled.receipt(*session);
-            if !receipt.failed.is_empty() {
+            if may_drop || !receipt.failed.is_empty() {
                 self.told.insert(*session, inflow.clone());
             }
             receipts.push(receipt);
             filled.has_more()
         });
-        self.ack_due = if self.owed.is_empty() { None } else { Some(now) };
+        if may_drop && !receipts.is_empty() {
+            self.tell_again.get_or_insert(now + TELL_AGAIN);
+        }
+        // On a pipe that drops frames the rest follows when the peer has had time to say that it has heard.
+        let rest = if may_drop { now + ACK_DELAY * 2 } else { now };
+        self.ack_due = if self.owed.is_empty() { None } else { Some(rest) };
         self.ack_bytes = 0;
         self.ack_frames = 0;
         self.urgent = false;

@@ -12,7 +12,8 @@ mod world;
 
 use world::World;
 
-/// Seeds that `cargo test` runs of each kind of trouble. Default 800: the first that are known to fail are 835 (mild: a dial over a slow link ends at its limit) and 1298 (wild: a lost report).
+/// Seeds that `cargo test` runs of each kind of trouble. Default 800: the first that are known to fail are 835 (mild: a peer is lost after a slow dial) and 1824 (wild: a
+/// sender is told twice: refused, then lost).
 const SEEDS: u64 = 800;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

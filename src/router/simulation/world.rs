@@ -32,6 +32,8 @@ const TROUBLE: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(30);
 /// How long a request waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// What a stalled connection delays its frames at most. 700 ms: a dial takes two of them, and an introduction four, which is less than a router waits for either.
+const STALL: Duration = Duration::from_millis(700);
 /// Time after the last outcome in which nothing may be handled or told any more.
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// Pause between the looks of a router that ends.
@@ -141,8 +143,6 @@ impl World {
         };
         self.sites = match self.below(3) {
             0 => on_one_machine(size),
-            // A receipt to a router that only dials may be dropped by a slow pipe: then the outcome that it told is in doubt.
-            1 if self.trouble == Trouble::Mild => on_a_network(size, 0),
             1 => on_a_network(size, self.below(size)),
             _ => behind_gateways(size),
         };
@@ -473,9 +473,9 @@ impl World {
         self.say(|| format!("fault {kind} at r{a}, r{b}"));
         match kind {
             0 => self.between(a, b, MemoryNet::reset),
-            1 => self.freeze(a, Duration::from_secs(2)),
+            1 => self.freeze(a, Duration::from_millis(1900)),
             2 | 3 => {
-                let (delay, time) = (self.within(Duration::from_millis(1500)), self.within(Duration::from_secs(2)));
+                let (delay, time) = (self.within(STALL), self.within(Duration::from_secs(2)));
                 self.between(a, b, |net, a, b| net.set_delay(a, b, delay));
                 let usual = self.within(Duration::from_millis(5));
                 self.later(time, Happening::Speed(a, b, usual));

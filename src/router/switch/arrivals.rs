@@ -361,6 +361,7 @@ impl Switch {
         if let (Some(peer), Some(hello)) = (&echoed, &greeting.hello) {
             self.associate(pipe, peer);
             self.learn_name(peer, &greeting.claimed, came, hello.incarnation);
+            self.learn_pipe(peer, remote);
             self.with(peer, |link, now, acts| link.proven(hello, now, acts));
             return;
         }
@@ -373,12 +374,8 @@ impl Switch {
         let Some(name) = name.filter(|name| !self.is_mine(name)) else { return };
         let Some(peer) = known.or_else(|| self.peer(&name)) else { return };
         if let Some(hello) = &greeting.hello {
-            let mut links = self.links.write();
-            links.lives(hello.incarnation, &peer);
-            if let Some(remote) = remote {
-                // Answers to this pipe's name go to the same peer, also when it comes back on another pipe.
-                links.by_name.insert(remote, peer.clone());
-            }
+            self.links.write().lives(hello.incarnation, &peer);
+            self.learn_pipe(&peer, remote);
         }
         self.associate(pipe, &peer);
         if greeting.hello.is_none() {
@@ -422,6 +419,13 @@ impl Switch {
         links.lives(incarnation, peer);
         if came == Came::Ipc {
             links.learn(claimed, incarnation, peer);
+        }
+    }
+
+    /// Answers to a pipe's name go to the peer that made it, also when it comes back on another: a second link on the same pipe would never hear that its frames have left.
+    fn learn_pipe(&self, peer: &Arc<Peer>, remote: Option<Endpoint>) {
+        if let Some(remote) = remote {
+            self.links.write().by_name.insert(remote, peer.clone());
         }
     }
 
