@@ -6,6 +6,10 @@ use std::sync::Arc;
 use crate::directory::entry::Entry;
 use crate::directory::log::View;
 
+/// Sets of vnets that are told apart. Default 1,024: a network has a handful. Further ones, which only a stranger makes up, share a number: an entry known by two of
+/// them is then there by the one told last.
+const VIEWS: usize = 1024;
+
 /// How far away a provider is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Distance {
@@ -43,7 +47,9 @@ impl Index {
         };
         let known = self.views.iter().position(|other| other == view);
         let view = known.unwrap_or_else(|| {
-            self.views.push(view.clone());
+            if self.views.len() < VIEWS {
+                self.views.push(view.clone());
+            }
             self.views.len() - 1
         });
         Place { distance, incarnation, number, view: view as u16 }
@@ -92,5 +98,25 @@ impl Index {
     /// All entries, in no order.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Place, &Arc<Entry>)> {
         self.by_service.keys().flat_map(|service| self.providers(service))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Value;
+
+    #[test]
+    fn made_up_vnets_take_no_room_without_end() {
+        let mut index = Index::default();
+        for number in 0..VIEWS as u64 + 10 {
+            let vnet = number.to_string();
+            let (addr, service) = (crate::Addr::local(3), "S".into());
+            let shared = Entry { addr, service, params: Value::Null, vnets: vec![vnet.clone()], perms: Value::Null };
+            let view = View::MACHINE.over_network(&[vnet]).unwrap();
+            let place = index.place(false, 1, &view, number, &shared);
+            index.add(place, Arc::new(shared));
+        }
+        assert_eq!((index.views.len(), index.len), (VIEWS, VIEWS + 10));
     }
 }
