@@ -28,7 +28,7 @@ pub(crate) struct Port {
     next_id: AtomicI64,
     requests: Mutex<HashMap<i64, Waiting, BySequence>>,
     confirms: Mutex<HashMap<i64, Confirming, BySequence>>,
-    /// Messages whose sender was told that they have no outcome: what comes later is not told any more.
+    /// Messages whose sender was told their end, by another router or without knowing it: what comes later is not told any more.
     told: Mutex<BTreeSet<i64>>,
     inbox: Mutex<Inbox>,
     /// Messages for an agent, in the queue or in a handler's hands.
@@ -373,32 +373,37 @@ impl Port {
         has_room
     }
 
-    /// Whether nothing is left to do about a report: its message was confirmed by it, or has been told to have no outcome.
+    /// Whether nothing is left to do about a report: its message was confirmed by it, or has been told to have ended.
     fn is_reported(&self, id: i64, report: &Msg) -> bool {
-        if let Some(confirming) = self.confirms.lock().remove(&id) {
-            let failure = report.not_delivered();
-            let (reason, place) = failure.map_or((Reason::Unstated, String::new()), |told| (told.reason, told.place));
-            confirming.end(reason, place);
+        if self.told.lock().remove(&id) {
             return true;
         }
-        let reason = report.not_delivered().map(|report| report.reason);
-        let has_no_outcome = reason == Some(Reason::NoOutcome);
-        if has_no_outcome && self.requests.lock().contains_key(&id) {
+        let (reason, place) =
+            report.not_delivered().map_or((Reason::Unstated, String::new()), |told| (told.reason, told.place));
+        let is_request = self.requests.lock().contains_key(&id);
+        if is_request && reason == Reason::NoOutcome {
             // A request ends at its own limit.
             return true;
         }
+        // What is heard of it later changes nothing: the outcome, or that the peer was lost before its link knew that it had told.
+        if reason.is_unknown() || report.debt.is_elsewhere() {
+            self.remember_told(id);
+        }
+        let Some(confirming) = self.confirms.lock().remove(&id) else { return false };
+        confirming.end(reason, place);
+        true
+    }
+
+    fn remember_told(&self, id: i64) {
+        // Not what is yet to be sent: who would forge a report of it would keep the true one from its sender.
+        if id >= self.next_id.load(Ordering::Relaxed) {
+            return;
+        }
         let mut told = self.told.lock();
-        if told.remove(&id) {
-            return true;
+        told.insert(id);
+        if told.len() > link::OPEN {
+            told.pop_first();
         }
-        // What is heard of it later changes nothing.
-        if reason.is_some_and(|reason| reason.is_unknown()) {
-            told.insert(id);
-            if told.len() > link::OPEN {
-                told.pop_first();
-            }
-        }
-        false
     }
 
     /// Gives a message to the request that waits for it, or back.

@@ -55,6 +55,9 @@ const FRAMES: usize = 2;
 const TELL_AGAIN: Duration = Duration::from_secs(2);
 /// Frames received after which a receipt does not wait. Default 2: the sender may be waiting for it.
 const ACK_FRAMES: usize = 2;
+/// How long a dial may take before messages wait for the peer's word. Default 250 ms: a listener hangs up on a pipe that says nothing for 500 ms, and what is sent on one that it has hung up on is
+/// in doubt.
+const SLOW_DIAL: Duration = Duration::from_millis(250);
 /// How long a Rust peer that has nothing to say may be silent before it is asked. Default 1 s: four tiny frames a second for a pair of idle routers.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a Rust peer may be silent before it is gone, or stay away if it cannot be dialed. Default 3.5 s: three heartbeats may be late or lost.
@@ -176,7 +179,8 @@ pub(crate) struct Link {
 
 enum Pipe {
     None,
-    Dialing(PipeId),
+    /// Since when.
+    Dialing(PipeId, Instant),
     Open(Open),
 }
 
@@ -185,6 +189,8 @@ struct Open {
     token: u64,
     since: Instant,
     busy: bool,
+    /// It took so long to make that the peer may have hung up.
+    doubtful: bool,
     /// A hello, which goes before everything else.
     hello: Option<Bytes>,
     paced: Option<Instant>,
@@ -272,7 +278,7 @@ impl Link {
     pub(crate) fn token(&self) -> Option<u64> {
         match &self.pipe {
             Pipe::Open(open) => Some(open.token),
-            Pipe::None | Pipe::Dialing(_) => None,
+            Pipe::None | Pipe::Dialing(..) => None,
         }
     }
 
@@ -373,8 +379,8 @@ impl Link {
     }
 
     /// The dial asked for has this pipe.
-    pub(crate) fn dialing(&mut self, pipe: PipeId) {
-        self.pipe = Pipe::Dialing(pipe);
+    pub(crate) fn dialing(&mut self, pipe: PipeId, now: Instant) {
+        self.pipe = Pipe::Dialing(pipe, now);
     }
 
     /// A dialed pipe is open.
@@ -382,11 +388,13 @@ impl Link {
         self.tokens = scramble(self.tokens);
         self.orphaned = None;
         let speaks_first = !way.accepted || self.incarnation().is_some();
+        let doubtful = matches!(self.pipe, Pipe::Dialing(_, since) if now >= since + SLOW_DIAL);
         self.pipe = Pipe::Open(Open {
             way,
             token: self.tokens,
             since: now,
             busy: false,
+            doubtful,
             hello: None,
             paced: None,
             first: None,
@@ -400,7 +408,7 @@ impl Link {
 
     /// The dial came to nothing.
     pub(crate) fn dial_failed(&mut self, pipe: PipeId, error: &DialError, now: Instant, acts: &mut Vec<Act>) {
-        if !matches!(self.pipe, Pipe::Dialing(dialing) if dialing == pipe) {
+        if !matches!(self.pipe, Pipe::Dialing(dialing, _) if dialing == pipe) {
             return;
         }
         self.pipe = Pipe::None;
@@ -461,7 +469,7 @@ impl Link {
                 self.opened(way, now, acts);
             }
             Pipe::Open(_) => self.say_hello(),
-            Pipe::Dialing(_) => self.dial_again = true,
+            Pipe::Dialing(..) => self.dial_again = true,
             Pipe::None => match &self.dial {
                 Some(endpoint) => acts.push(Act::Dial(endpoint.clone())),
                 None => self.opened(way, now, acts),
@@ -516,8 +524,8 @@ impl Link {
         }
     }
 
-    /// The transport did not take a frame: its pipe was gone already. What is in it was not sent.
-    pub(crate) fn bounced(&mut self, frame: &Bytes, now: Instant, acts: &mut Vec<Act>) {
+    /// The transport did not take a frame. What is in it was not sent, and the pipe is gone: its end may have been told before it was chosen.
+    pub(crate) fn bounced(&mut self, pipe: PipeId, frame: &Bytes, now: Instant, acts: &mut Vec<Act>) {
         match wire::kind(frame) {
             FrameKind::Link => {
                 if let Ok((header, _)) = wire::read_frame(frame) {
@@ -529,7 +537,7 @@ impl Link {
                 _ => {}
             },
         }
-        // The pipe's end may have been told before its frame came back.
+        self.closed(pipe, now, acts);
         if !self.is_idle() {
             self.connect(now, acts);
         }
@@ -626,7 +634,7 @@ impl Link {
 
     /// Gives the peer up: reports everything that waits, and lets go of its pipe.
     pub(crate) fn give_up(&mut self, reason: Reason, acts: &mut Vec<Act>) {
-        if let Pipe::Open(Open { way: Way { pipe, .. }, .. }) | Pipe::Dialing(pipe) =
+        if let Pipe::Open(Open { way: Way { pipe, .. }, .. }) | Pipe::Dialing(pipe, _) =
             mem::replace(&mut self.pipe, Pipe::None)
         {
             acts.push(Act::Close(pipe));
@@ -908,7 +916,8 @@ impl Link {
         // A pause that is over is nothing to wait for any more, also where something else is.
         open.paced = open.paced.filter(|until| now < *until);
         // What a lost pipe left unaccepted comes before anything newer.
-        if self.ledger.has_unsent() || open.paced.is_some() {
+        let waits_for_word = open.doubtful && self.peer == Peer::Unknown;
+        if self.ledger.has_unsent() || open.paced.is_some() || waits_for_word {
             return None;
         }
         while let Some(mut queued) = self.queue.pop_front() {

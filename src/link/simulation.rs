@@ -349,7 +349,7 @@ impl World {
                 frames: Default::default(),
             },
         );
-        self.nodes[node].links.get_mut(&peer).unwrap().dialing(pipe);
+        self.nodes[node].links.get_mut(&peer).unwrap().dialing(pipe, now);
         let after = Duration::from_micros(200) + self.within(Duration::from_millis(3));
         self.later(after, Happening::DialEnds(pipe));
     }
@@ -375,7 +375,7 @@ impl World {
         let state = self.pipes.get_mut(&pipe).unwrap();
         let end = usize::from(state.ends[0] == node);
         if !state.open {
-            self.with(node, peer, |link, now, acts| link.bounced(&frame, now, acts));
+            self.with(node, peer, |link, now, acts| link.bounced(pipe, &frame, now, acts));
             return;
         }
         let arrives = (self.now + delay).max(state.arrives[end] + Duration::from_nanos(1));

@@ -73,7 +73,7 @@ impl Bench {
     fn open(&mut self, accepted: bool) -> PipeId {
         self.pipes += 1;
         let pipe = PipeId(self.pipes);
-        self.link.dialing(pipe);
+        self.link.dialing(pipe, self.now);
         let way = Way { pipe, accepted, claimed: "ipc:///tmp/router_1".into(), listens: true, net: None };
         self.link.opened(way, self.now, &mut self.acts);
         pipe
@@ -345,7 +345,7 @@ fn a_refused_dial_tells_what_was_never_sent_apart() {
     bench.drain();
     bench.link.closed(PipeId(1), bench.now, &mut bench.acts);
     bench.push(1).unwrap();
-    bench.link.dialing(PipeId(2));
+    bench.link.dialing(PipeId(2), bench.now);
     bench.link.dial_failed(PipeId(2), &DialError::Refused, bench.now, &mut bench.acts);
     let lost = bench.lost();
     assert!(matches!(&lost[..], [Reason::PeerLost, Reason::DialFailed(_)]), "{lost:?}");
@@ -357,11 +357,53 @@ fn a_frame_that_the_transport_gives_back_was_not_sent() {
     let mut bench = Bench::introduced();
     bench.push(1).unwrap();
     let Some(Act::Send(_, frame)) = bench.acts.pop() else { panic!("nothing was sent") };
-    bench.link.bounced(&frame, bench.now, &mut bench.acts);
+    bench.link.bounced(PipeId(1), &frame, bench.now, &mut bench.acts);
     bench.link.closed(PipeId(1), bench.now, &mut bench.acts);
-    bench.link.dialing(PipeId(2));
+    bench.link.dialing(PipeId(2), bench.now);
     bench.link.dial_failed(PipeId(2), &DialError::Refused, bench.now, &mut bench.acts);
     assert!(matches!(&bench.lost()[..], [Reason::DialFailed(_)]));
+}
+
+#[test]
+fn a_pipe_of_the_peer_that_has_ended_unnoticed_is_not_waited_on() {
+    let mut bench = Bench::introduced();
+    let way = |pipe| Way {
+        pipe,
+        accepted: true,
+        claimed: "tcp://10.0.0.1:1".into(),
+        listens: true,
+        net: Some("tcp://10.0.0.1:1".into()),
+    };
+    let greeting = Greeting { claimed: PEER.into(), hello: Some(hello(2)) };
+    bench.link.greeted(&greeting, way(PipeId(9)), bench.now, &mut bench.acts);
+    bench.drain();
+    bench.link.closed(PipeId(1), bench.now, &mut bench.acts);
+    bench.link.dialing(PipeId(2), bench.now);
+    bench.link.dial_failed(PipeId(2), &DialError::Refused, bench.now, &mut bench.acts);
+    bench.push(1).unwrap();
+    let Some(Act::Send(PipeId(9), frame)) = bench.acts.pop() else { panic!("its pipe is taken") };
+    bench.link.bounced(PipeId(9), &frame, bench.now, &mut bench.acts);
+    assert!(matches!(bench.acts.pop(), Some(Act::Dial(_))));
+    bench.link.dialing(PipeId(3), bench.now);
+    bench.link.dial_failed(PipeId(3), &DialError::Refused, bench.now, &mut bench.acts);
+    assert!(matches!(&bench.lost()[..], [Reason::DialFailed(_)]));
+}
+
+#[test]
+fn what_follows_a_slow_dial_waits_for_the_peers_word() {
+    let mut bench = Bench::new(true);
+    bench.push(1).unwrap();
+    bench.link.dialing(PipeId(1), bench.now);
+    bench.now += SLOW_DIAL;
+    let way = Way { pipe: PipeId(1), accepted: false, claimed: "ipc:///tmp/router_1".into(), listens: true, net: None };
+    bench.link.opened(way.clone(), bench.now, &mut bench.acts);
+    assert_eq!(subjects(&bench.drain()), ["SET_ROUTE_BACK_TO_ME"]);
+    // The peer hung up: nothing of it is in doubt.
+    bench.link.closed(PipeId(1), bench.now, &mut bench.acts);
+    assert!(bench.lost().is_empty());
+    bench.link.dialing(PipeId(2), bench.now);
+    bench.link.opened(Way { pipe: PipeId(2), ..way }, bench.now, &mut bench.acts);
+    assert_eq!(subjects(&bench.drain()), ["SET_ROUTE_BACK_TO_ME", "EVENT"]);
 }
 
 #[test]

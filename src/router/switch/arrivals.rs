@@ -407,9 +407,11 @@ impl Switch {
         peers.into_iter().find(|peer| peer.link.lock().link.token() == Some(token))
     }
 
+    /// From now on a pipe is this link's, and no other's: who had it before would not hear of its end.
     fn associate(&self, pipe: PipeId, peer: &Arc<Peer>) {
-        if let Some(info) = self.pipes.lock().get_mut(&pipe) {
-            info.peer = Some(peer.clone());
+        let before = self.pipes.lock().get_mut(&pipe).and_then(|info| info.peer.replace(peer.clone()));
+        if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, peer)) {
+            self.with(&before, |link, now, acts| link.closed(pipe, now, acts));
         }
     }
 

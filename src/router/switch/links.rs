@@ -172,7 +172,7 @@ impl Switch {
         let pipe = transport.dial(endpoint);
         let came = came_over(endpoint);
         pipes.insert(pipe, PipeInfo::new(came, Some(peer.clone())));
-        link.dialing(pipe);
+        link.dialing(pipe, self.clock.now());
     }
 
     fn carry_out(&self, peer: &Arc<Peer>, act: Act) {
@@ -217,7 +217,7 @@ impl Switch {
             }
         };
         // `Closed` follows, or has been: the link sends it on its next pipe, or reports it.
-        self.with(peer, |link, now, acts| link.bounced(&refused, now, acts));
+        self.with(peer, |link, now, acts| link.bounced(pipe, &refused, now, acts));
     }
 
     fn abandon(&self, peer: &Arc<Peer>) {
