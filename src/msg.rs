@@ -55,6 +55,11 @@ pub(crate) trait Creditor: Send + Sync {
     /// Message `number` has come to its end: a handler was called with it, or else its sender is told why not in a report.
     fn settle(&self, number: u64, handled: bool);
 
+    /// It has come to its end without a handler, and the report found no way.
+    fn unreported(&self, number: u64) {
+        self.settle(number, false);
+    }
+
     /// Whether the message came from another router, which keeps the time for it.
     fn is_elsewhere(&self) -> bool {
         false
@@ -80,6 +85,13 @@ impl Debt {
     /// A handler was called with the message, and has come to its end.
     pub(crate) fn handled(&mut self) {
         self.tell(true);
+    }
+
+    /// Its sender cannot be told here why no handler was called.
+    pub(crate) fn unreported(&mut self) {
+        if let Some((creditor, number)) = self.0.take() {
+            creditor.unreported(number);
+        }
     }
 
     fn tell(&mut self, handled: bool) {
@@ -328,7 +340,7 @@ impl Msg {
     /// Ends a message that its receiver does not deal with: its sender is told.
     pub(crate) fn abandon(mut self, reason: Reason) {
         if let Some(duty) = self.duty.take() {
-            duty.0.abandoned(&self, reason);
+            duty.0.abandoned(&mut self, reason);
         }
     }
 

@@ -22,9 +22,13 @@ use crate::msg::{Creditor, Debt, Msg};
 use crate::router::switch::{BySequence, Stage, Switch, Unsent};
 use crate::subject;
 
+/// Bits of the number that a connection's messages begin with. Default 40: one restart in ten million meets the ids of the life before, and an id has five bytes.
+const ID_BITS: u32 = 40;
+
 pub(crate) struct Port {
     pub(crate) number: u64,
     pub(crate) switch: Arc<Switch>,
+    first_id: i64,
     next_id: AtomicI64,
     requests: Mutex<HashMap<i64, Waiting, BySequence>>,
     confirms: Mutex<HashMap<i64, Confirming, BySequence>>,
@@ -88,10 +92,13 @@ pub(crate) struct Answer {
 
 impl Port {
     pub(crate) fn new(number: u64, switch: Arc<Switch>) -> Arc<Self> {
+        // Not from 1 in each life of a router: late answers to the last one would be taken for those to this one.
+        let first_id = (switch.draw() >> (u64::BITS - 1 - ID_BITS)).cast_signed();
         Arc::new(Self {
             number,
             switch,
-            next_id: AtomicI64::new(1),
+            first_id,
+            next_id: AtomicI64::new(first_id),
             requests: Mutex::default(),
             confirms: Mutex::default(),
             told: Mutex::default(),
@@ -215,13 +222,13 @@ impl Port {
 
     /// Sends an answer; one that cannot be sent is reported to the agent that gave it, and whoever waits for it is told if that is possible.
     pub(crate) fn answer(self: &Arc<Self>, reply: Msg) {
-        if let Err(unsent) = self.send(reply) {
+        if let Err(mut unsent) = self.send(reply) {
             if matches!(unsent.reason, Reason::NotEncodable(_) | Reason::TooLarge { .. } | Reason::MailboxFull) {
                 let refusal = unsent.msg.refused_instead(&format!("its answer was not sent: {}", unsent.reason));
                 // What is in the way of a small refusal, too, is in the report below.
                 let _ = self.send(refusal);
             }
-            self.switch.report(&unsent.msg, unsent.reason);
+            self.switch.report(&mut unsent.msg, unsent.reason);
         }
     }
 
@@ -316,7 +323,7 @@ impl Port {
     }
 
     /// A message was dropped by those who should have dealt with it.
-    pub(crate) fn abandoned(&self, msg: &Msg, reason: Reason) {
+    pub(crate) fn abandoned(&self, msg: &mut Msg, reason: Reason) {
         self.switch.report_from(msg, self.in_context(reason), self.number);
     }
 
@@ -395,8 +402,8 @@ impl Port {
     }
 
     fn remember_told(&self, id: i64) {
-        // Not what is yet to be sent: who would forge a report of it would keep the true one from its sender.
-        if id >= self.next_id.load(Ordering::Relaxed) {
+        // Not what is yet to be sent: who forges a report of it would keep the true one from its sender.
+        if !(self.first_id..self.next_id.load(Ordering::Relaxed)).contains(&id) {
             return;
         }
         let mut told = self.told.lock();

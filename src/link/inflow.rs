@@ -10,6 +10,7 @@ const RANGES: usize = 64;
 const FAILED: usize = 512;
 
 /// How far one session of one peer has been received, and settled: handled here, or not, which is told until the peer has heard it.
+#[expect(clippy::struct_excessive_bools, reason = "what the next receipt has to do with the last, each for itself")]
 #[derive(Debug, Default)]
 pub(crate) struct Inflow {
     next: u64,
@@ -29,6 +30,10 @@ pub(crate) struct Inflow {
     again: bool,
     /// The last receipt had no place for something.
     more: bool,
+    /// It left something out whose report waits to be sent.
+    unreported: bool,
+    /// The reports of those below this number may be lost, also if they fail later.
+    doubtful: u64,
     /// There is something that the peer has not been told.
     news: bool,
 }
@@ -39,6 +44,8 @@ struct Untold {
     how: How,
     /// The receipt that told it.
     since: Option<u64>,
+    /// Its report is among our messages below this number.
+    reported: Option<u64>,
 }
 
 /// Which messages of a frame to take.
@@ -101,33 +108,41 @@ impl Inflow {
 
     /// A received message had no handler. True as [`settle`](Self::settle).
     pub(crate) fn fail(&mut self, number: u64, how: How) -> bool {
+        let how = if how == How::Reported && number < self.doubtful { How::Unreported } else { how };
+        let is_new = |untold: &Untold| untold.since.is_none() && untold.reported.is_none();
         match self.failed.range_mut(..number).next_back() {
-            Some((_, before)) if before.upto == number && before.how == how && before.since.is_none() => {
-                before.upto += 1;
-            }
+            Some((_, before)) if before.upto == number && before.how == how && is_new(before) => before.upto += 1,
             _ => {
-                self.failed.insert(number, Untold { upto: number + 1, how, since: None });
+                self.failed.insert(number, Untold { upto: number + 1, how, since: None, reported: None });
             }
         }
         self.settle(number)
     }
 
-    /// What the peer is told.
-    pub(crate) fn receipt(&mut self, session: u64) -> Receipt {
+    /// What the peer is told in a frame: all reports so far are among our messages below `reported`, and those below `gone` are on their way with it. A report that still waits, and is lost when
+    /// the peer is given up, must not have been relied on.
+    pub(crate) fn receipt(&mut self, session: u64, reported: u64, gone: u64) -> Receipt {
         self.news = false;
+        self.unreported = false;
         self.version += 1;
-        let mut untold = self.failed.iter_mut().filter(|(_, untold)| untold.since.is_none());
-        let failed = untold.by_ref().take(FAILED).map(|(&from, untold)| {
-            untold.since = Some(self.version);
-            Failed { from, upto: untold.upto, how: untold.how }
-        });
-        let failed = failed.collect();
-        // What has no place among the failed must not pass for handled.
-        let horizon = untold.next().map_or(u64::MAX, |(&from, _)| from);
+        let mut failed = Vec::new();
+        let mut horizon = u64::MAX;
+        for (&from, untold) in self.failed.iter_mut().filter(|(_, untold)| untold.since.is_none()) {
+            let waits = untold.how == How::Reported && *untold.reported.get_or_insert(reported) > gone;
+            // What is not told with the failed must not pass for handled.
+            if horizon == u64::MAX && (waits || failed.len() == FAILED) {
+                horizon = from;
+                self.unreported = waits;
+            }
+            if horizon == u64::MAX {
+                untold.since = Some(self.version);
+                failed.push(Failed { from, upto: untold.upto, how: untold.how });
+            }
+        }
         let mut ranges = self.beyond.range(self.cursor..horizon.max(self.cursor));
         let beyond: Vec<_> = ranges.by_ref().take(RANGES).map(|(&from, &upto)| (from, upto.min(horizon))).collect();
         let next = ranges.next().map(|(&from, _)| from);
-        self.more = horizon < u64::MAX || next.is_some() || std::mem::take(&mut self.again);
+        self.more = horizon < u64::MAX && !self.unreported || next.is_some() || std::mem::take(&mut self.again);
         self.cursor = next.unwrap_or(0);
         let settled = self.settled.min(horizon);
         Receipt { session, version: self.version, accepted: self.next, settled, beyond, failed }
@@ -136,6 +151,19 @@ impl Inflow {
     /// The last receipt had no place for something that is to be told.
     pub(crate) fn has_more(&self) -> bool {
         self.more
+    }
+
+    /// The last receipt left something out that is told when its report has been sent.
+    pub(crate) fn has_unreported(&self) -> bool {
+        self.unreported
+    }
+
+    /// The peer was given up: what it was to be told, and has not heard, may be lost. If it lives after all, it is told so.
+    pub(crate) fn reports_are_lost(&mut self) {
+        self.doubtful = self.next;
+        for untold in self.failed.values_mut().filter(|untold| untold.how == How::Reported) {
+            untold.how = How::Unreported;
+        }
     }
 
     /// The peer has not said that it has heard all it was told.
@@ -147,6 +175,8 @@ impl Inflow {
     pub(crate) fn tell_again(&mut self) {
         self.cursor = 0;
         self.doubt();
+        // Our messages may be numbered anew.
+        self.failed.values_mut().for_each(|untold| untold.reported = None);
     }
 
     /// The next receipt must not take for heard what an earlier one said had no handler: on a pipe that drops frames a later one may come without it.
@@ -169,7 +199,7 @@ mod tests {
         assert_eq!(inflow.receive(0, 5), Verdict::Take { skip: 5 });
         assert_eq!(inflow.receive(7, 1), Verdict::Gap);
         assert_eq!(inflow.receive(5, 0), Verdict::Take { skip: 0 });
-        assert_eq!(inflow.receipt(1).accepted, 5);
+        assert_eq!(inflow.receipt(1, 0, 0).accepted, 5);
         assert_eq!(inflow.receive(u64::MAX, 9), Verdict::Gap);
     }
 
@@ -181,12 +211,12 @@ mod tests {
         assert!(!inflow.settle(5));
         inflow.settle(4);
         inflow.settle(8);
-        let receipt = inflow.receipt(7);
+        let receipt = inflow.receipt(7, 0, 0);
         assert_eq!((receipt.settled, receipt.beyond.as_slice()), (0, &[(3, 6), (8, 9)][..]));
         assert!(inflow.settle(0), "news again");
         inflow.settle(2);
         inflow.settle(1);
-        let receipt = inflow.receipt(7);
+        let receipt = inflow.receipt(7, 0, 0);
         assert_eq!((receipt.settled, receipt.beyond.as_slice()), (6, &[(8, 9)][..]));
     }
 
@@ -198,19 +228,40 @@ mod tests {
         inflow.fail(1, How::Reported);
         inflow.fail(2, How::Reported);
         inflow.fail(3, How::Unread);
-        let told = inflow.receipt(7);
+        let told = inflow.receipt(7, 0, 0);
         let both = [Failed { from: 1, upto: 3, how: How::Reported }, Failed { from: 3, upto: 4, how: How::Unread }];
         assert_eq!((told.settled, told.failed.as_slice()), (4, &both[..]));
         inflow.fail(4, How::Reported);
         let third = Failed { from: 4, upto: 5, how: How::Reported };
-        assert_eq!(inflow.receipt(7).failed, [third]);
+        assert_eq!(inflow.receipt(7, 0, 0).failed, [third]);
         inflow.tell_again();
-        let told = inflow.receipt(7);
+        let told = inflow.receipt(7, 0, 0);
         assert_eq!(told.failed.len(), 3, "what was told on a pipe that was lost may be lost");
         inflow.fail(6, How::Reported);
         inflow.heard(told.version);
         inflow.tell_again();
-        assert_eq!(inflow.receipt(7).failed, [Failed { from: 6, upto: 7, how: How::Reported }]);
+        assert_eq!(inflow.receipt(7, 0, 0).failed, [Failed { from: 6, upto: 7, how: How::Reported }]);
+    }
+
+    #[test]
+    fn what_has_a_report_is_told_with_it_or_after_it_and_in_doubt_if_that_may_be_lost() {
+        let mut inflow = Inflow::default();
+        inflow.receive(0, 10);
+        inflow.settle(0);
+        inflow.fail(1, How::Reported);
+        inflow.settle(2);
+        let early = inflow.receipt(7, 5, 4);
+        assert_eq!((early.settled, early.beyond.len(), early.failed.len()), (1, 0, 0));
+        assert_eq!((inflow.has_unreported(), inflow.has_more()), (true, false));
+        // Later messages of ours do not hold it up.
+        let told = inflow.receipt(7, 9, 5);
+        assert_eq!((told.settled, told.failed.as_slice()), (3, &[Failed { from: 1, upto: 2, how: How::Reported }][..]));
+        inflow.reports_are_lost();
+        inflow.fail(4, How::Reported);
+        inflow.tell_again();
+        let again = inflow.receipt(7, 0, 0).failed;
+        assert!(again.iter().all(|failed| failed.how == How::Unreported), "{again:?}");
+        assert_eq!(again.len(), 2);
     }
 
     #[test]
@@ -226,7 +277,7 @@ mod tests {
         }
         let mut failed = 0;
         loop {
-            let told = inflow.receipt(7);
+            let told = inflow.receipt(7, 0, 0);
             assert!(told.settled <= told.failed.last().map_or(4000, |last| last.upto + 1));
             failed += told.failed.len();
             if !inflow.has_more() {
@@ -242,7 +293,7 @@ mod tests {
         inflow.receive(0, 1001);
         let mut told = BTreeMap::new();
         let mut tell = |inflow: &mut Inflow| {
-            let beyond = inflow.receipt(7).beyond;
+            let beyond = inflow.receipt(7, 0, 0).beyond;
             assert!(beyond.len() <= RANGES);
             told.extend(beyond);
             (told.len(), inflow.has_more())
@@ -268,7 +319,7 @@ mod tests {
                 let index = usize::try_from(seed >> 33).unwrap() % numbers.len();
                 inflow.settle(numbers.swap_remove(index));
             }
-            let receipt = inflow.receipt(7);
+            let receipt = inflow.receipt(7, 0, 0);
             assert_eq!((receipt.settled, receipt.beyond.len()), (40, 0));
         }
     }

@@ -105,6 +105,8 @@ pub(crate) struct News {
     pub(crate) settled: Vec<(Debt, bool)>,
     /// What the peer could not read.
     pub(crate) unread: Vec<Ticket>,
+    /// What no handler was called with, and whose report may be lost.
+    pub(crate) unreported: Vec<Ticket>,
 }
 
 /// How a message ended that was still open at the end of its session.
@@ -122,6 +124,12 @@ impl Ledger {
     /// The number of the next message on the present pipe.
     pub(crate) fn next_unsent(&self) -> u64 {
         self.flights.get(self.sent).map_or(self.next, |flight| flight.first)
+    }
+
+    /// The number after the last that is on its way once the next flight is, or is not, launched.
+    pub(crate) fn gone(&self, launching: bool) -> u64 {
+        let next = self.flights.get(self.sent).filter(|_| launching);
+        next.map_or(self.next_unsent(), |flight| flight.first + flight.block.len() as u64)
     }
 
     /// Messages whose outcome is not known.
@@ -240,6 +248,7 @@ impl Ledger {
                     self.settle(failed.from, failed.upto, |ticket| news.settled.push((ticket.debt, false)));
                 }
                 How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.push(ticket)),
+                How::Unreported => self.settle(failed.from, failed.upto, |ticket| news.unreported.push(ticket)),
             }
         }
         let ranges = receipt.beyond.iter().copied();

@@ -80,8 +80,8 @@ pub(crate) enum Act {
     Send(PipeId, Bytes),
     /// End a pipe.
     Close(PipeId),
-    /// End every pipe that the peer made: if it lives after all, it comes back and introduces itself anew.
-    Abandon,
+    /// End every pipe that this life of the peer made: if it lives after all, it comes back and introduces itself anew. What it was to be told about its messages may be lost.
+    Abandon(u64),
     /// Tell the sender of a message that it was not delivered.
     Lost(Ticket, Reason),
     /// A message has come to its end where it went: whether a handler was called with it. If not, its sender is told in a report from there.
@@ -553,6 +553,7 @@ impl Link {
         }
         let unread = |ticket| Act::Lost(ticket, Reason::NotEncodable("the other router could not read it".into()));
         acts.extend(news.unread.into_iter().map(unread));
+        acts.extend(news.unreported.into_iter().map(|ticket| ended(ticket, Reason::PeerLost)));
         acts.extend(news.settled.into_iter().map(|(debt, handled)| Act::Settled(debt, handled)));
         self.pump(now, acts);
     }
@@ -639,9 +640,7 @@ impl Link {
         {
             acts.push(Act::Close(pipe));
         }
-        if self.incarnation().is_some() {
-            acts.push(Act::Abandon);
-        }
+        acts.extend(self.incarnation().map(Act::Abandon));
         self.restart(&reason, acts);
         acts.extend(self.queue.drain(..).map(|queued| Act::Lost(queued.ticket(), reason.clone())));
         self.held = 0;
@@ -847,11 +846,7 @@ impl Link {
         self.held -= freed;
         acts.extend(open.into_iter().map(|open| {
             let reason = if open.tried { &Reason::PeerLost } else { unsent };
-            if open.ticket.told {
-                Act::Settled(open.ticket.debt, false)
-            } else {
-                Act::Lost(open.ticket, reason.clone())
-            }
+            ended(open.ticket, reason.clone())
         }));
         self.session = scramble(self.session);
         self.doubt();
@@ -992,25 +987,28 @@ impl Link {
         let to = self.incarnation().unwrap_or_default();
         self.told.retain(|_, inflow| inflow.lock().waits_for_word());
         let may_drop = matches!(&self.pipe, Pipe::Open(open) if open.way.accepted);
+        let (reported, gone) = (self.ledger.next(), self.ledger.gone(loaded));
         let mut receipts = Vec::with_capacity(self.owed.len());
+        let mut more = false;
         self.owed.retain(|session, inflow| {
             let mut filled = inflow.lock();
             if may_drop {
                 filled.doubt();
             }
-            let receipt = filled.receipt(*session);
+            let receipt = filled.receipt(*session, reported, gone);
             if may_drop || !receipt.failed.is_empty() {
                 self.told.insert(*session, inflow.clone());
             }
             receipts.push(receipt);
-            filled.has_more()
+            more |= filled.has_more();
+            filled.has_more() || filled.has_unreported()
         });
         if may_drop && !receipts.is_empty() {
             self.tell_again.get_or_insert(now + TELL_AGAIN);
         }
         // On a pipe that drops frames the rest follows when the peer has had time to say that it has heard.
         let rest = if may_drop { now + ACK_DELAY * 2 } else { now };
-        self.ack_due = if self.owed.is_empty() { None } else { Some(rest) };
+        self.ack_due = more.then_some(rest);
         self.ack_bytes = 0;
         self.ack_frames = 0;
         self.urgent = false;
@@ -1047,6 +1045,11 @@ impl Queued {
         let Self { envelope, debt, place, since, size, .. } = self;
         Message { envelope, net: way.net.as_ref().map(|_| &way.claimed), debt, place, size, since }
     }
+}
+
+/// Tells the sender of a message that nobody knows of its end, unless it has been told already.
+fn ended(ticket: Ticket, reason: Reason) -> Act {
+    if ticket.told { Act::Settled(ticket.debt, false) } else { Act::Lost(ticket, reason) }
 }
 
 fn size_of(envelope: &Envelope) -> usize {

@@ -297,7 +297,9 @@ impl World {
             Act::Dial(_) => self.dial(node, peer),
             Act::Send(pipe, frame) => self.send(node, peer, pipe, frame),
             Act::Close(pipe) => self.close(pipe),
-            Act::Abandon => {
+            Act::Abandon(incarnation) => {
+                let inflows = self.nodes[node].inflows.iter().filter(|((sender, _), _)| *sender == incarnation);
+                inflows.for_each(|(_, inflow)| inflow.lock().reports_are_lost());
                 let life = self.nodes[node].incarnation;
                 let made = |state: &PipeState| state.ends == [peer, node] && state.lives[1] == life;
                 for pipe in

@@ -87,6 +87,8 @@ pub enum How {
     Reported,
     /// By its own router: the message could not be read, and so named nobody to report to.
     Unread,
+    /// By its own router, which is told no reason: the report may be lost.
+    Unreported,
 }
 
 /// Tells frames of messages from single messages by their first bytes.
@@ -237,7 +239,8 @@ fn how(number: u64) -> Result<How, Malformed> {
     match number {
         0 => Ok(How::Reported),
         1 => Ok(How::Unread),
-        _ => Err(Malformed(&"a message fails in one of two ways")),
+        2 => Ok(How::Unreported),
+        _ => Err(Malformed(&"a message fails in one of three ways")),
     }
 }
 
@@ -271,8 +274,11 @@ mod tests {
     use crate::wire::{Encoded, Envelope, Profile, read_message};
 
     fn told(session: u64, beyond: &[(u64, u64)]) -> Receipt {
-        let failed =
-            vec![Failed { from: 3, upto: 5, how: How::Unread }, Failed { from: 6, upto: 7, how: How::Reported }];
+        let failed = vec![
+            Failed { from: 3, upto: 5, how: How::Unread },
+            Failed { from: 6, upto: 7, how: How::Reported },
+            Failed { from: 8, upto: 9, how: How::Unreported },
+        ];
         Receipt { session, version: 400, accepted: 70_000, settled: 8, beyond: beyond.to_vec(), failed }
     }
 

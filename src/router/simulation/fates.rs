@@ -87,6 +87,10 @@ impl Fates {
     pub(super) fn told(&mut self, number: usize, told: Told, now: Duration) {
         let fate = &mut self.all[number];
         let was_open = fate.is_open();
+        if fate.one_way && told == Told::Unknown(Reason::NoOutcome.to_string()) && fate.told[..] == [Told::Delivered] {
+            // The report lay in the mailbox of its sender when its router heard better; nobody but this simulation was told of that.
+            fate.told.clear();
+        }
         *self.tally.entry(format!("{told:?}")).or_default() += 1;
         let in_hands =
             matches!(&told, Told::Refused(Reason::AgentStopped | Reason::AgentPanicked | Reason::ShuttingDown));

@@ -79,16 +79,29 @@ impl Sessions {
 /// The sender's router is told what became of its message with the next receipt.
 impl Creditor for Incoming {
     fn settle(&self, number: u64, handled: bool) {
-        let mut inflow = self.inflow.lock();
-        let is_first_news = if handled { inflow.settle(number) } else { inflow.fail(number, How::Reported) };
-        drop(inflow);
-        if is_first_news && let Some(switch) = self.switch.upgrade() {
-            switch.owe(self, 0, false);
-        }
+        self.ended(number, (!handled).then_some(How::Reported));
+    }
+
+    fn unreported(&self, number: u64) {
+        self.ended(number, Some(How::Unreported));
     }
 
     fn is_elsewhere(&self) -> bool {
         true
+    }
+}
+
+impl Incoming {
+    fn ended(&self, number: u64, failed: Option<How>) {
+        let mut inflow = self.inflow.lock();
+        let is_first_news = match failed {
+            None => inflow.settle(number),
+            Some(how) => inflow.fail(number, how),
+        };
+        drop(inflow);
+        if is_first_news && let Some(switch) = self.switch.upgrade() {
+            switch.owe(self, 0, false);
+        }
     }
 }
 
@@ -304,8 +317,8 @@ impl Switch {
     }
 
     fn tell(&self, unsent: impl IntoIterator<Item = Unsent>) {
-        for unsent in unsent {
-            self.report(&unsent.msg, unsent.reason);
+        for mut unsent in unsent {
+            self.report(&mut unsent.msg, unsent.reason);
         }
     }
 
@@ -472,6 +485,13 @@ impl Switch {
         for incoming in sessions {
             incoming.inflow.lock().tell_again();
             self.owe(&incoming, 0, false);
+        }
+    }
+
+    /// What was to be told to a peer about its messages may be lost.
+    pub(super) fn reports_are_lost(&self, sender: u64) {
+        for incoming in self.sessions.lock().of(sender) {
+            incoming.inflow.lock().reports_are_lost();
         }
     }
 

@@ -15,6 +15,7 @@ use crate::failure::Reason;
 use crate::link::{Act, Link, Me, Way};
 use crate::msg::Msg;
 use crate::router::names::{Came, Route};
+use crate::subject;
 use crate::transport::{PipeId, SendError};
 
 /// Peers that a router keeps links to. Default 4,096: far above any network this is for, and each costs a few kilobytes.
@@ -184,13 +185,21 @@ impl Switch {
                 }
             }
             Act::Lost(ticket, reason) => {
-                self.report(&Msg::of(ticket.head.into()), reason);
-                drop(ticket.debt);
+                let is_report = ticket.head.subject == subject::MSG_NOT_DELIVERED;
+                if let Some(incarnation) = peer.link.lock().link.incarnation().filter(|_| is_report) {
+                    self.reports_are_lost(incarnation);
+                }
+                let mut msg = Msg::of(ticket.head.into());
+                msg.debt = ticket.debt;
+                self.report(&mut msg, reason);
             }
             Act::Settled(mut debt, true) => debt.handled(),
             Act::Settled(debt, false) => drop(debt),
-            Act::Overdue(head) => self.report(&Msg::of((*head).into()), Reason::NoOutcome),
-            Act::Abandon => self.abandon(peer),
+            Act::Overdue(head) => self.report(&mut Msg::of((*head).into()), Reason::NoOutcome),
+            Act::Abandon(incarnation) => {
+                self.reports_are_lost(incarnation);
+                self.abandon(peer);
+            }
             Act::Up(incarnation) => {
                 tracing::debug!(peer = %peer.name, incarnation, "a Rust router is there");
                 self.links.write().lives(incarnation, peer);

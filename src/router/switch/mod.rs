@@ -138,6 +138,11 @@ impl Switch {
         self.incarnation
     }
 
+    /// A number of 63 bits that nobody foresees.
+    pub(crate) fn draw(&self) -> u64 {
+        self.clock.draw()
+    }
+
     // ---- who is here -----------------------------------------------------------------------
 
     /// Opens the next connection: 1 is the directory's, 2 is kept for a gateway, users have 3 and up.
@@ -232,17 +237,17 @@ impl Switch {
     }
 
     /// Tells the sender of a message that it was not delivered, in the name of this router.
-    pub(crate) fn report(&self, msg: &Msg, reason: Reason) {
+    pub(crate) fn report(&self, msg: &mut Msg, reason: Reason) {
         let place = self.names.read().machine().map_or("router", |machine| machine.short()).to_string();
         self.report_as(msg, reason, place);
     }
 
     /// The same in the name of a connection.
-    pub(crate) fn report_from(&self, msg: &Msg, reason: Reason, number: u64) {
+    pub(crate) fn report_from(&self, msg: &mut Msg, reason: Reason, number: u64) {
         self.report_as(msg, reason, self.own_addr(number).to_string());
     }
 
-    fn report_as(&self, msg: &Msg, reason: Reason, place: String) {
+    fn report_as(&self, msg: &mut Msg, reason: Reason, place: String) {
         tracing::warn!(?msg, %reason, %place, "not delivered");
         self.counters.undelivered();
         let Some(report) = msg.undelivered(reason, place) else {
@@ -252,6 +257,8 @@ impl Switch {
         // Nobody is told that a report did not arrive: that would have no end.
         if let Err(unsent) = self.dispatch(report, Came::Here) {
             self.counters.untold();
+            // But the router that it came from knows that there was one.
+            msg.debt.unreported();
             tracing::warn!(msg = ?unsent.msg, reason = %unsent.reason, "a report did not arrive");
         }
     }

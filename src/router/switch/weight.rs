@@ -56,6 +56,11 @@ impl Creditor for Weighed {
         }
     }
 
+    fn unreported(&self, _: u64) {
+        let mut debt = std::mem::take(&mut *self.debt.lock());
+        debt.unreported();
+    }
+
     fn is_elsewhere(&self) -> bool {
         self.debt.lock().is_elsewhere()
     }
