@@ -53,6 +53,8 @@ const UNDIALED_FRAMES: usize = 2;
 const FRAMES: usize = 2;
 /// How long the word of a peer that cannot be dialed is waited for before it is told again what came of its messages. Default 2 s: two heartbeats, each of which says what was heard.
 const TELL_AGAIN: Duration = Duration::from_secs(2);
+/// Pipes of one peer whose tokens are echoed. Default 8: one for each of our names that it knows.
+const ECHOES: usize = 8;
 /// Frames received after which a receipt does not wait. Default 2: the sender may be waiting for it.
 const ACK_FRAMES: usize = 2;
 /// How long a dial may take before messages wait for the peer's word. Default 250 ms: a listener hangs up on a pipe that says nothing for 500 ms, and what is sent on one that it has hung up on is
@@ -144,8 +146,8 @@ pub(crate) struct Link {
     pipe: Pipe,
     fallback: Option<Way>,
     peer: Peer,
-    /// The peer's token that it has not been echoed yet.
-    echo: Option<u64>,
+    /// The tokens of the pipes that the peer made, to be echoed on each of ours: it may have dialed several of our names, and counts on being answered about each.
+    echoes: VecDeque<(PipeId, u64)>,
     tokens: u64,
     session: u64,
     queue: VecDeque<Queued>,
@@ -191,8 +193,8 @@ struct Open {
     busy: bool,
     /// It took so long to make that the peer may have hung up.
     doubtful: bool,
-    /// A hello, which goes before everything else.
-    hello: Option<Bytes>,
+    /// Hellos, which go before everything else: what each echoes.
+    hellos: VecDeque<Option<u64>>,
     paced: Option<Instant>,
     /// The first message of this pipe, by its sender and number: an answer to it means that the hello before it was read.
     first: Option<(Option<u64>, i64)>,
@@ -232,7 +234,7 @@ impl Link {
             pipe: Pipe::None,
             fallback: None,
             peer: Peer::Unknown,
-            echo: None,
+            echoes: VecDeque::new(),
             tokens: seed,
             session: scramble(seed),
             queue: VecDeque::new(),
@@ -288,7 +290,7 @@ impl Link {
         !owes
             && self.queue.is_empty()
             && (self.ledger.is_accepted() || self.peer == Peer::Python)
-            && !matches!(&self.pipe, Pipe::Open(open) if open.hello.is_some())
+            && !matches!(&self.pipe, Pipe::Open(open) if !open.hellos.is_empty())
     }
 
     /// This router shuts down: the peer is told, so that it sends nothing more and says when it has.
@@ -395,13 +397,13 @@ impl Link {
             since: now,
             busy: false,
             doubtful,
-            hello: None,
+            hellos: VecDeque::new(),
             paced: None,
             first: None,
             hello_is_read: false,
         });
         if speaks_first {
-            self.say_hello();
+            self.say_hellos();
         }
         self.pump(now, acts);
     }
@@ -424,6 +426,7 @@ impl Link {
         if self.fallback.as_ref().is_some_and(|way| way.pipe == pipe) {
             self.fallback = None;
         }
+        self.echoes.retain(|(theirs, _)| *theirs != pipe);
         if !matches!(&self.pipe, Pipe::Open(open) if open.way.pipe == pipe) {
             return;
         }
@@ -459,7 +462,7 @@ impl Link {
         self.fallback = Some(way.clone()).filter(|way| way.net.is_some());
         let Some(hello) = &greeting.hello else { return };
         self.meet(hello, acts);
-        self.echo = Some(hello.token);
+        self.hears_token(way.pipe, hello.token);
         match &self.pipe {
             // It came back before its last pipe was known to have ended: that one leads nowhere.
             Pipe::Open(open) if self.is_left_for(way.pipe) => {
@@ -468,7 +471,7 @@ impl Link {
                 self.ledger.recall();
                 self.opened(way, now, acts);
             }
-            Pipe::Open(_) => self.say_hello(),
+            Pipe::Open(_) => self.say_hello(Some(hello.token)),
             Pipe::Dialing(..) => self.dial_again = true,
             Pipe::None => match &self.dial {
                 Some(endpoint) => acts.push(Act::Dial(endpoint.clone())),
@@ -479,7 +482,7 @@ impl Link {
     }
 
     /// A hello echoes the token of the present pipe: the router at its other end is this one.
-    pub(crate) fn proven(&mut self, hello: &Hello, now: Instant, acts: &mut Vec<Act>) {
+    pub(crate) fn proven(&mut self, hello: &Hello, pipe: PipeId, now: Instant, acts: &mut Vec<Act>) {
         if hello.echo.is_none() || hello.echo != self.token() {
             return;
         }
@@ -487,9 +490,8 @@ impl Link {
         let Peer::Rust { incarnation, proven, .. } = &mut self.peer else { return };
         let news = !mem::replace(proven, true);
         let incarnation = *incarnation;
-        if self.echo != Some(hello.token) {
-            self.echo = Some(hello.token);
-            self.say_hello();
+        if self.hears_token(pipe, hello.token) {
+            self.say_hello(Some(hello.token));
         }
         if news {
             self.heard = now;
@@ -646,7 +648,7 @@ impl Link {
         self.held = 0;
         self.peer = Peer::Unknown;
         self.mood = Mood::default();
-        self.echo = None;
+        self.echoes.clear();
         // Whoever waits for an answer after all these reports sent its request: a refused dial does not tell what became of it.
         let reason = if reason == Reason::ShuttingDown { reason } else { Reason::PeerLost };
         acts.push(Act::Gone(reason));
@@ -868,8 +870,39 @@ impl Link {
         }
     }
 
-    fn say_hello(&mut self) {
+    /// Takes note of the token of a pipe that the peer made. True if it is new.
+    fn hears_token(&mut self, pipe: PipeId, token: u64) -> bool {
+        if self.echoes.contains(&(pipe, token)) {
+            return false;
+        }
+        self.echoes.retain(|(theirs, _)| *theirs != pipe);
+        self.echoes.push_back((pipe, token));
+        if self.echoes.len() > ECHOES {
+            self.echoes.pop_front();
+        }
+        true
+    }
+
+    fn say_hellos(&mut self) {
+        let echoes: Vec<u64> = self.echoes.iter().map(|(_, token)| *token).collect();
+        self.say_hello(echoes.first().copied());
+        echoes.into_iter().skip(1).for_each(|echo| self.say_hello(Some(echo)));
+    }
+
+    fn say_hello(&mut self, echo: Option<u64>) {
         let Pipe::Open(open) = &mut self.pipe else { return };
+        // One that still waits and echoes nothing says less.
+        open.hellos.retain(|waits| waits.is_some() && *waits != echo);
+        open.hellos.push_back(echo);
+        if open.hellos.len() > ECHOES {
+            open.hellos.pop_front();
+        }
+    }
+
+    /// The frame of the next hello that waits.
+    fn next_hello(&mut self) -> Option<Bytes> {
+        let Pipe::Open(open) = &mut self.pipe else { return None };
+        let echo = open.hellos.pop_front()?;
         let hello = Hello {
             version: VERSION,
             incarnation: self.me.incarnation,
@@ -877,12 +910,11 @@ impl Link {
             mailbox: self.me.mailbox as u64,
             at: open.way.listens.then(|| open.way.claimed.clone()),
             token: open.token,
-            echo: self.echo,
+            echo,
         };
         let mut frame = Vec::new();
         wire::write_message(&hello::write(&hello, &open.way.claimed, &self.name), &mut frame);
-        // One that still waits says less.
-        open.hello = Some(frame.into());
+        Some(frame.into())
     }
 
     /// Hands the next frame to the transport, if there is one and it has room.
@@ -892,7 +924,7 @@ impl Link {
             return;
         }
         let pipe = open.way.pipe;
-        let frame = match open.hello.take() {
+        let frame = match self.next_hello() {
             Some(hello) => Some(hello),
             None if self.may_be_python() => self.next_plain(now, acts),
             None => self.next_frame(now),

@@ -437,7 +437,7 @@ impl World {
         let echoed = hello.echo.is_some() && hello.echo == token;
         self.with(node, peer, |link, now, acts| {
             if echoed {
-                link.proven(&hello, now, acts);
+                link.proven(&hello, pipe, now, acts);
             } else {
                 link.greeted(greeting, Way { accepted: true, ..way(pipe, node) }, now, acts);
             }

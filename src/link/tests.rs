@@ -81,7 +81,7 @@ impl Bench {
 
     fn prove(&mut self, incarnation: u64) {
         let hello = Hello { echo: self.link.token(), ..hello(incarnation) };
-        self.link.proven(&hello, self.now, &mut self.acts);
+        self.link.proven(&hello, PipeId(100 + self.pipes), self.now, &mut self.acts);
     }
 
     /// The peer says that it has accepted, and settled, all below this number.

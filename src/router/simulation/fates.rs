@@ -26,6 +26,10 @@ pub(super) enum Told {
 #[derive(Debug)]
 pub(super) struct Fate {
     pub(super) sender: Who,
+    /// The router and its life that was there to take it.
+    to: Option<(usize, u64)>,
+    /// By its address on the network: another way than by that on the machine.
+    by_net: bool,
     pub(super) sent: Duration,
     /// Sent one way: its sender's router is told when it was handled, and its sender by a report if not.
     pub(super) one_way: bool,
@@ -41,8 +45,8 @@ pub(super) struct Fate {
 pub(super) struct Fates {
     all: Vec<Fate>,
     ids: HashMap<(Who, i64), usize>,
-    /// The last message that a receiver had of a sender.
-    last: HashMap<(Who, Who), usize>,
+    /// The last message that a receiver had of a sender, by each of its addresses.
+    last: HashMap<(Who, Who, bool), usize>,
     /// Those whose end is not known yet.
     open: usize,
     pub(super) slowest: Duration,
@@ -51,8 +55,15 @@ pub(super) struct Fates {
 }
 
 impl Fates {
-    pub(super) fn new_message(&mut self, sender: Who, sent: Duration, one_way: bool) -> usize {
-        self.all.push(Fate { sender, sent, one_way, called: Vec::new(), told: Vec::new(), settled: 0, orphan: false });
+    pub(super) fn new_message(
+        &mut self,
+        sender: Who,
+        sent: Duration,
+        one_way: bool,
+        to: Option<(usize, u64)>,
+    ) -> usize {
+        let (called, told) = (Vec::new(), Vec::new());
+        self.all.push(Fate { sender, to, by_net: false, sent, one_way, called, told, settled: 0, orphan: false });
         self.open += 1;
         self.all.len() - 1
     }
@@ -72,6 +83,15 @@ impl Fates {
         (host, life)
     }
 
+    pub(super) fn goes_by_net(&mut self, number: usize) {
+        self.all[number].by_net = true;
+    }
+
+    /// The router and its life that was there to take a message.
+    pub(super) fn asked(&self, number: usize) -> Option<(usize, u64)> {
+        self.all[number].to
+    }
+
     /// A handler is called with a message.
     pub(super) fn called(&mut self, number: usize, by: Who) {
         let fate = &mut self.all[number];
@@ -79,7 +99,7 @@ impl Fates {
         assert!(fate.called.len() == 1, "message {number} is handled twice: {fate:?}");
         let refused = fate.told.iter().find(|told| matches!(told, Told::Refused(_)));
         assert!(refused.is_none() || fate.orphan, "message {number} is handled after it was refused: {fate:?}");
-        let last = self.last.insert((fate.sender, by), number);
+        let last = self.last.insert((fate.sender, by, fate.by_net), number);
         assert!(last.is_none_or(|last| last < number), "message {number} is handled after {last:?}: {fate:?}");
     }
 

@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// What a stalled connection delays its frames at most. 700 ms: a dial takes two of them, and an introduction four, which is less than a router waits for either.
 const STALL: Duration = Duration::from_millis(700);
 /// Time after the last outcome in which nothing may be handled or told any more.
+/// How long after a router was killed whoever waits for it knows, at least. 6.5 s: a dial that nobody answers ends after 2 s, and silence is death after 3.5 s on a clock that may be a little slow.
+const NOTICED: Duration = Duration::from_millis(6500);
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// Pause between the looks of a router that ends.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
@@ -82,6 +84,10 @@ pub(super) struct World {
     doubles: u64,
     /// A router has ended in order, and was away for a moment.
     has_restarted: bool,
+    /// When lives were killed.
+    killed: BTreeMap<(usize, u64), Duration>,
+    /// When routers were last frozen.
+    thawed: BTreeMap<usize, Duration>,
 }
 
 /// Told when a message has come to its end as its sender's router sees it: its number, and whether it was handled.
@@ -129,6 +135,8 @@ impl World {
             events: 0,
             doubles: 0,
             has_restarted: false,
+            killed: BTreeMap::new(),
+            thawed: BTreeMap::new(),
         };
         world.plan();
         world
@@ -141,10 +149,11 @@ impl World {
             1..10 => 4 + self.below(3),
             _ => 2 + self.below(3),
         };
-        self.sites = match self.below(3) {
+        self.sites = match self.below(4) {
             0 => on_one_machine(size),
             1 => on_a_network(size, self.below(size)),
-            _ => behind_gateways(size),
+            2 => behind_gateways(size),
+            _ => by_two_names(size, self.below(size)),
         };
         if self.trouble == Trouble::Wild && self.below(3) == 0 {
             self.limits.mailbox = 4 + self.below(20);
@@ -293,7 +302,8 @@ impl World {
             }
             Happening::Finish { host, life, agent, key } => self.finish(host, life, agent, key),
             Happening::Impatience(number) => {
-                if self.waits.remove(&number).is_some() {
+                if let Some(waited) = self.waits.remove(&number) {
+                    self.assert_may_time_out(number, &waited);
                     self.fates.told(number, Told::Unknown("timed out".into()), self.net.now());
                 }
             }
@@ -301,6 +311,7 @@ impl World {
                 self.say(|| format!("r{host} thaws"));
                 let Some(life) = self.hosts[host].as_mut().filter(|life| life.frozen) else { return };
                 life.frozen = false;
+                self.thawed.insert(host, self.net.now());
                 self.net.thaw(&life.transport);
                 let number = life.number;
                 for agent in 0..=RECEIVERS {
@@ -323,16 +334,25 @@ impl World {
     fn send(&mut self, from: usize) {
         let to = self.below(self.sites.len());
         let agent = 1 + self.below(RECEIVERS);
-        let Some(addr) = self.sites[from].address(&self.sites, to, agent) else { return };
+        let Some(mut addr) = self.sites[from].address(&self.sites, to, agent) else { return };
+        let [here, there] = [from, to].map(|host| &self.sites[host]);
+        if here.machine == there.machine && here.tcp.is_some() && there.tcp.is_some() {
+            addr.net = there.tcp.clone().filter(|_| self.below(2) == 0);
+        }
         let way = [Way::Tell, Way::Confirm, Way::Ask][self.below(3)];
-        self.send_to(from, 0, addr, way);
+        let life = self.hosts[to].as_ref().map(|life| (to, life.number));
+        self.send_to(from, 0, addr, way, life);
     }
 
-    fn send_to(&mut self, from: usize, agent: usize, addr: Addr, way: Way) {
-        let now = self.net.now();
+    /// `life`: who is there to take it.
+    fn send_to(&mut self, from: usize, agent: usize, addr: Addr, way: Way, life: Option<(usize, u64)>) {
+        let (now, receiver) = (self.net.now(), life);
         let Some(life) = self.hosts[from].as_ref().filter(|life| !life.frozen && !life.draining) else { return };
         let (port, sender) = (life.agents[agent].port.clone(), Who { host: from, life: life.number, agent });
-        let number = self.fates.new_message(sender, now, way == Way::Tell);
+        let number = self.fates.new_message(sender, now, way == Way::Tell, receiver);
+        if addr.net.is_some() {
+            self.fates.goes_by_net(number);
+        }
         let pad = match self.below(40) {
             0 => 40_000,
             1..4 => 2_000,
@@ -365,6 +385,22 @@ impl World {
                 self.fates.told(number, Told::Refused(unsent.reason), now);
             }
         }
+    }
+
+    /// A request to a router that was killed long ago, and that no gateway stands before, has ended by name.
+    fn assert_may_time_out(&self, number: usize, waited: &Waits) {
+        let Waits::Answer(_) = waited else { return };
+        let Some(to) = self.fates.asked(number).filter(|_| self.sites.iter().all(|site| site.gateway.is_none())) else {
+            return;
+        };
+        let thawed = self.thawed.get(&self.fates.sender(number).0);
+        let killed = self.killed.get(&to).copied().max(thawed.copied());
+        let killed = self.killed.get(&to).and(killed);
+        assert!(
+            killed.is_none_or(|at| self.net.now() < at + NOTICED),
+            "request {number} to r{}, killed at {killed:?}, timed out",
+            to.0
+        );
     }
 
     fn look_for_answer(&mut self, number: usize) {
@@ -436,7 +472,7 @@ impl World {
             }
         }
         if let Some(back) = back {
-            self.send_to(host, agent, back, Way::Tell);
+            self.send_to(host, agent, back, Way::Tell, None);
         }
     }
 
@@ -521,6 +557,7 @@ impl World {
     fn crash(&mut self, host: usize) {
         let Some(life) = self.hosts[host].take() else { return };
         self.net.kill(&life.transport);
+        self.killed.insert((host, life.number), self.net.now());
         self.bury(host, life);
         let after = self.within(Duration::from_secs(2));
         self.later(after, Happening::Begin(host));
@@ -670,6 +707,15 @@ fn on_a_network(size: usize, dialers: usize) -> Vec<Site> {
         Site { machine: host, mode: Mode::Network, ipc: ipc(host), tcp, gateway: None }
     };
     (0..size).map(site).collect()
+}
+
+/// On one machine and on the network: whoever listens for it can be reached in two ways.
+fn by_two_names(size: usize, others: usize) -> Vec<Site> {
+    let mut sites = on_one_machine(size);
+    for (host, site) in sites.iter_mut().enumerate().skip(others) {
+        (site.mode, site.tcp) = (Mode::Network, Some(tcp(host)));
+    }
+    sites
 }
 
 /// Two machines, the first router of each of which is on the network.

@@ -375,7 +375,7 @@ impl Switch {
             self.associate(pipe, peer);
             self.learn_name(peer, &greeting.claimed, came, hello.incarnation);
             self.learn_pipe(peer, remote);
-            self.with(peer, |link, now, acts| link.proven(hello, now, acts));
+            self.with(peer, |link, now, acts| link.proven(hello, pipe, now, acts));
             return;
         }
         let name = match (came, &greeting.hello) {
