@@ -32,7 +32,7 @@ async def main():
     parser.add_argument("--service")
     parser.add_argument("--entry-vnet", action="append", default=[])
     args = parser.parse_args()
-    router = await start(args)
+    router = start(args)
     loop = asyncio.get_running_loop()
     events, strays, counts = [], [], {"add_one": 0}
 
@@ -60,6 +60,7 @@ async def main():
         return [VLM.HANDLE_PING, VLM.HANDLE_DOES_NOT_UNDERSTAND]
 
     agent, conn = router.newConnection(arrived), router.newConnection(unexpected)
+    await listens(router, args)
     if args.service:
         entry = Entry(agent.addr, args.service, None, args.entry_vnet, None)
         await agent.send(Msg(agent.directoryAddr, VLM.REGISTER_ENTRY, entry), 1000)

@@ -99,6 +99,20 @@ def settle_dials():
     _core._NngSocketBundle._onConnect = on_connect
 
 
+def name_strays():
+    """Says for whom a message was that finds nobody here: it ends the main loop, whoever sent it."""
+    route = Router._route
+
+    def named(self, msg):
+        n, m, r = msg.toAddr
+        is_here = (n is None or n in self._nEps) and (m is None or m in self._mEps)
+        if is_here and r is not None and r not in self._inboxByREp and msg.subject != VLM.MSG_NOT_DELIVERED:
+            print(f"nobody is at {msg.toAddr}: {msg.subject} from {msg.replyAddr}", file=sys.stderr, flush=True)
+        route(self, msg)
+
+    Router._route = named
+
+
 def stick_dials(count):
     """What the race does when it is lost: the new connection is forgotten, nothing is ever said on it."""
     connected = _core._NngSocketBundle._onOutGoingIpcConnect
@@ -112,9 +126,11 @@ def stick_dials(count):
     _core._NngSocketBundle._onOutGoingIpcConnect = on_connect
 
 
-async def start(args):
-    """A router with its directory, listening wherever it shall."""
+def start(args):
+    """A router with its directory, which listens as soon as the caller awaits. The caller makes its connections before: other Python
+    directories ping those of an earlier life at the same endpoint, and a ping that finds nobody ends the main loop."""
     watch_main_loop()
+    name_strays()
     settle_dials()
     stick_dials(args.stuck_dials)
     if args.number:
@@ -122,10 +138,14 @@ async def start(args):
     router = Router(mode=VLM.NETWORK_MODE if args.mode == "network" else VLM.MACHINE_MODE)
     Directory(router, vnets=args.vnet, hubListen=args.hub_listen, hubs=args.hub, netListen=args.net_listen,
               netHubs=args.net_hub, heartbeatEntriesTimeout=args.heartbeat)
+    return router
+
+
+async def listens(router, args):
+    """Waits until it listens wherever it shall."""
     wanted = [endpoint for endpoint in (args.hub_listen, args.net_listen) if endpoint]
     while not all(endpoint in router._mEps + router._nEps for endpoint in wanted):
         await asyncio.sleep(0.01)
-    return router
 
 
 async def end(router, **counted):
