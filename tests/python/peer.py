@@ -21,6 +21,7 @@ import os
 import sys
 import time
 
+from pynng import TryAgain
 from vlmessaging import Directory, Router, VLM, _core
 from vlmessaging._utils.sentinels import Missing
 
@@ -99,6 +100,23 @@ def settle_dials():
     _core._NngSocketBundle._onConnect = on_connect
 
 
+def settle_hellos():
+    """The package does not expect that a new pipe may be busy: a hello that finds it so is an error, after which a router that listens on tcp
+    keeps all messages to that endpoint to itself for ever. Here it says the hello again."""
+    connected = _core._NngSocketBundle._onOutGoingTcpConnect
+
+    def on_connect(self, pipe):
+        for _ in range(500):
+            try:
+                return connected(self, pipe)
+            except TryAgain:
+                if f"tcp://{pipe.remote_address}" not in self._msgAccumulatorByEp:
+                    raise           # the hello is said: what is lost is a message
+                time.sleep(0.001)
+
+    _core._NngSocketBundle._onOutGoingTcpConnect = on_connect
+
+
 def name_strays():
     """Says for whom a message was that finds nobody here: it ends the main loop, whoever sent it."""
     route = Router._route
@@ -132,6 +150,7 @@ def start(args):
     watch_main_loop()
     name_strays()
     settle_dials()
+    settle_hellos()
     stick_dials(args.stuck_dials)
     if args.number:
         _core._mEpSeed = itertools.count(args.number)
