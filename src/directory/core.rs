@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::entry::{Entry, Known};
 use super::index::Place;
 use super::log::{Time, View};
-use super::python::Guest;
+use super::python::{Answers, Guest};
 use super::replica::{Replica, Sync};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
 use crate::subject;
@@ -47,6 +47,7 @@ pub(crate) struct Core {
     pub(super) python: HashMap<Endpoint, Vec<Entry>>,
     /// Python directories of the network that joined this router.
     pub(super) guests: Vec<Guest>,
+    pub(super) answers: Answers,
     pub(super) hubs: Vec<Hub>,
     pub(super) outbox: Vec<Outgoing>,
 }

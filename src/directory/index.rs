@@ -35,6 +35,7 @@ pub(crate) struct Index {
     by_service: HashMap<String, BTreeMap<Place, Arc<Entry>>>,
     views: Vec<View>,
     len: usize,
+    changes: u64,
 }
 
 impl Index {
@@ -61,14 +62,21 @@ impl Index {
             None => self.by_service.entry(entry.service.clone()).or_default(),
         };
         self.len += usize::from(providers.insert(place, entry).is_none());
+        self.changes += 1;
     }
 
     pub(crate) fn remove(&mut self, place: Place, service: &str) {
         let Some(providers) = self.by_service.get_mut(service) else { return };
         self.len -= usize::from(providers.remove(&place).is_some());
+        self.changes += 1;
         if providers.is_empty() {
             self.by_service.remove(service);
         }
+    }
+
+    /// How often something was added or removed: the same number, the same entries.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The providers of a service, nearest first. One that is known by several ways is there once, by the nearest.

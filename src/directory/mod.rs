@@ -417,18 +417,21 @@ impl Directory {
     fn get_entries(switch: &Switch, msg: Msg, is_ours: bool) -> Handled {
         let asked_at = msg.to().net.clone();
         msg.answer(|service: Value| {
-            let core = switch.board.core.lock();
+            let service = match service {
+                Value::Text(service) if !service.is_empty() => Some(service),
+                _ => None,
+            };
+            let mut core = switch.board.core.lock();
+            if service.is_none() && !is_ours {
+                return core.answer_python(asked_at.as_ref());
+            }
             let all = if is_ours {
                 core.entries().iter().map(|entry| (**entry).clone()).collect()
             } else {
                 core.for_python(asked_at.as_ref())
             };
-            match service {
-                Value::Text(service) if !service.is_empty() => {
-                    all.into_iter().filter(|entry| entry.service == service).collect()
-                }
-                _ => all,
-            }
+            let is_meant = |entry: &Entry| service.as_ref().is_none_or(|service| entry.service == *service);
+            all.into_iter().filter(is_meant).collect::<Vec<Entry>>().into_contents()
         })
     }
 
@@ -467,7 +470,7 @@ impl Directory {
         }
         Self::joined_by(switch, msg.from());
         switch.board.with(|core| core.shared_by(msg.from(), entries));
-        let has = switch.board.core.lock().for_python(msg.to().net.as_ref());
+        let has = switch.board.core.lock().answer_python(msg.to().net.as_ref());
         msg.reply(has)
     }
 

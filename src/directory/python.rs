@@ -6,12 +6,15 @@
 //!
 //! They are told what they can reach in one hop. Nothing is sent to one that has not spoken first, or is a hub that this router was told of.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::core::{Core, Kind, Outgoing, What, router_of};
 use super::entry::{Entry, LOCAL_VNET};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
+use crate::contents::{Contents, IntoContents};
 use crate::value::Value;
+use crate::wire::{self, Encoded};
 
 /// Entries taken from one router, and Python directories that are asked in rounds. Default 100,000 and 4,096, as for Rust ones.
 const ENTRIES: usize = 100_000;
@@ -19,6 +22,17 @@ const ROUTERS: usize = 4096;
 
 /// Levels of params and perms that Python is told. Default 140: it reads 150, and an entry is a list in a list. Others would keep all that is told with them from it.
 const LEVELS: usize = 140;
+
+/// Answers that are kept, one for each name by which this router is asked. Default 8: a router has one or two, a pipe's random port is a further one.
+const ANSWERS: usize = 8;
+
+/// What Python askers are answered, kept until the directory changes: they ask in rounds, and a flood of questions must not cost the whole directory each.
+#[derive(Default)]
+pub(crate) struct Answers {
+    /// The index had changed so often.
+    changes: u64,
+    kept: VecDeque<(Option<Endpoint>, Encoded)>,
+}
 
 /// A Python directory of the network that asked what this hub serves.
 pub(crate) struct Guest {
@@ -99,12 +113,14 @@ impl Core {
             return;
         }
         self.guests.push(Guest { directory: directory.clone(), listens });
+        self.answers.kept.clear();
         self.outbox.push(Outgoing { to: directory.clone(), what: What::AskEntries });
     }
 
     /// It cannot be reached any more.
     pub(super) fn guest_gone(&mut self, name: &Endpoint) {
         self.guests.retain(|guest| router_of(&guest.directory).as_ref() != Some(name));
+        self.answers.kept.clear();
     }
 
     /// A guest answers with what it has: what its own router provides in the vnets served here is believed.
@@ -177,6 +193,24 @@ impl Core {
     fn can_be_dialed(&self, addr: &Addr) -> bool {
         let home = Addr { connection: None, ..addr.clone() };
         self.guests.iter().filter_map(Guest::dialable).any(|guest| guest == home)
+    }
+
+    /// [`for_python`](Self::for_python) as contents, made anew only when the directory has changed.
+    pub(crate) fn answer_python(&mut self, asked_at: Option<&Endpoint>) -> Contents {
+        let changes = self.replica.index.changes();
+        if self.answers.changes != changes {
+            self.answers = Answers { changes, kept: VecDeque::new() };
+        }
+        if let Some((_, answer)) = self.answers.kept.iter().find(|(at, _)| at.as_ref() == asked_at) {
+            return answer.clone().into();
+        }
+        let entries = self.for_python(asked_at);
+        let Ok(answer) = wire::encode(&entries) else { return entries.into_contents() };
+        if self.answers.kept.len() == ANSWERS {
+            self.answers.kept.pop_front();
+        }
+        self.answers.kept.push_back((asked_at.cloned(), answer.clone()));
+        answer.into()
     }
 
     /// What a Python asker is answered: everything it can reach in one hop, in vnets that it may see. `asked_at` is the tcp endpoint by which it addressed us.

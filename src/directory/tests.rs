@@ -196,6 +196,22 @@ fn a_network_asker_is_told_what_it_reaches_in_one_hop_under_the_name_it_used() {
 }
 
 #[test]
+fn what_python_is_answered_is_made_anew_only_after_a_change() {
+    let mut core = Core::default();
+    core.belongs_to(Addr { net: None, machine: Some(A.into()), connection: None }, 1, Vec::new());
+    core.register(entry(A, 3, "One"));
+    let answered = |core: &mut Core| core.answer_python(None).encoded().unwrap().bytes;
+    let first = answered(&mut core);
+    assert!((0..10).all(|_| answered(&mut core).as_ptr() == first.as_ptr()));
+
+    let number = core.register(entry(A, 4, "Two"));
+    let second = answered(&mut core);
+    assert_ne!(second, first);
+    core.withdraw(number);
+    assert_eq!(answered(&mut core), first);
+}
+
+#[test]
 fn an_entry_is_a_list_of_five_and_longer_ones_are_read() {
     let contents = crate::wire::encode(&entry(A, 3, "AddOne")).unwrap();
     assert_eq!(crate::wire::decode::<Entry>(&contents), Ok(entry(A, 3, "AddOne")));
