@@ -116,11 +116,15 @@ pub(crate) fn typed(addr: &Addr) -> String {
 
 /// Reads an address as it is typed, or as it is printed in JSON.
 pub(crate) fn read_addr(text: &str) -> Result<Addr, String> {
-    if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text)
-            .map_err(|error| format!("an address in JSON is [tcp, ipc, number]: {error}"));
+    let addr: Addr = if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(|error| format!("an address in JSON is [tcp, ipc, number]: {error}"))?
+    } else {
+        text.parse().map_err(|error: vlmessaging::ParseAddrError| error.to_string())?
+    };
+    match (&addr.net, &addr.machine) {
+        (None, None) => Err("it names no router: `vlm ls` shows addresses as they are typed".into()),
+        _ => Ok(addr),
     }
-    text.parse().map_err(|error: vlmessaging::ParseAddrError| error.to_string())
 }
 
 /// Reads a time in milliseconds.

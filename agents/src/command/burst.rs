@@ -9,6 +9,7 @@ use serde::Serialize;
 use vlmessaging::{Addr, Connection, Contents, IntoContents, NotDelivered, Router, Value};
 
 use super::progress::Progress;
+use super::sink;
 use super::target::{self, LOOKUP};
 use crate::outcome::{Exit, Failure, print, print_json};
 use crate::place::{self, Place};
@@ -24,11 +25,11 @@ pub(crate) struct Burst {
     #[command(flatten)]
     pub(crate) place: Place,
     /// Send to this address: tcp|ipc|number
-    #[arg(long, value_parser = place::read_addr, allow_hyphen_values = true, required_unless_present = "service")]
+    #[arg(long, value_parser = place::read_addr, allow_hyphen_values = true)]
     addr: Option<Addr>,
     /// Send to the nearest provider of this service
-    #[arg(long, conflicts_with = "addr")]
-    service: Option<String>,
+    #[arg(long, conflicts_with = "addr", default_value = sink::SERVICE)]
+    service: String,
     /// Wait so long for a provider
     #[arg(long, default_value = LOOKUP, value_parser = place::read_millis)]
     lookup_ms: Duration,
@@ -101,11 +102,10 @@ impl Burst {
 
     async fn fire(&self, router: &Router, stop: &Stop) -> Result<Fired, Failure> {
         let conn = router.connect();
-        let to = match (&self.addr, &self.service) {
-            (Some(addr), _) => addr.clone(),
-            (None, service) => {
-                let service = service.as_deref().unwrap_or_default();
-                let found = target::providers(router, &conn, service, self.lookup_ms, stop).await?;
+        let to = match &self.addr {
+            Some(addr) => addr.clone(),
+            None => {
+                let found = target::providers(router, &conn, &self.service, self.lookup_ms, stop).await?;
                 found.first().map(Addr::from).unwrap_or_default()
             }
         };

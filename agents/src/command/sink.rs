@@ -14,6 +14,8 @@ use crate::outcome::{Exit, Failure, print, print_json};
 use crate::place::{self, Place, on_network, typed};
 use crate::signals::Stop;
 
+/// The service that sinks are found as.
+pub(crate) const SERVICE: &str = "Sink";
 /// After the last expected message it is seen for so long whether more come. Default 500 ms: as the reference's program.
 const AFTERWARDS: Duration = Duration::from_millis(500);
 
@@ -24,9 +26,9 @@ pub(crate) struct Sink {
     pub(crate) place: Place,
     #[command(flatten)]
     entry: EntryOptions,
-    /// Also register it as this service
-    #[arg(long)]
-    service: Option<String>,
+    /// The service it is registered as
+    #[arg(long, default_value = SERVICE)]
+    service: String,
     /// End after so long [default: Ctrl-C ends it]
     #[arg(long, value_parser = place::read_seconds)]
     seconds: Option<Duration>,
@@ -45,10 +47,7 @@ impl Sink {
             None => SinkAgent::default(),
         };
         let sink = router.spawn(agent);
-        let registration = match &self.service {
-            Some(service) => Some(self.entry.register(sink.register(service), Value::Null).await?),
-            None => None,
-        };
+        let registration = self.entry.register(sink.register(&self.service), Value::Null).await?;
         settle(&router, &stop).await;
         self.tell_up(&router, &sink.addr());
         let arrived = async {
@@ -84,7 +83,7 @@ impl Sink {
     fn tell_up(&self, router: &vlmessaging::Router, addr: &vlmessaging::Addr) {
         let on_network = on_network(router, addr);
         if !self.place.json {
-            print(&format!("sink at {}", typed(on_network.as_ref().unwrap_or(addr))));
+            print(&format!("{} at {}", self.service, typed(on_network.as_ref().unwrap_or(addr))));
             return;
         }
         let (ipc, tcp) = place::endpoints(router);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vlmessaging::{Connection, Entry, FindError, JoinError, Router};
 
+use super::sink;
 use crate::outcome::{Exit, Failure};
 use crate::signals::Stop;
 
@@ -33,8 +34,10 @@ async fn nobody(router: &Router, error: &FindError) -> Failure {
     if let Err(silent) = router.joined(Duration::ZERO).await {
         return no_hub(&silent);
     }
+    let provider =
+        if service == sink::SERVICE { "vlm sink".into() } else { format!("vlm agent add-one --service {service}") };
     Failure::new(Exit::NotFound, error.to_string())
-        .next(format!("correct the name, or start a provider, for example: vlm agent add-one --service {service}"))
+        .next(format!("correct the name, or start a provider, for example: {provider}"))
 }
 
 /// The failure of finding nobody who knows the network.

@@ -151,11 +151,29 @@ fn a_network_is_found_through_its_hub() {
 }
 
 #[test]
+fn a_long_call_shows_at_a_terminal_how_far_it_is_and_wipes_it() {
+    let folder = Folder::new("progress");
+    let _agent = folder.start(&["agent", "add-one"]);
+    let shown = folder.vlm_at_terminal(&["call", "--seconds", "2"]);
+    assert!(shown.contains("answered") && shown.contains("left"), "{shown:?}");
+    assert!(shown.ends_with("\r\u{1b}[K"), "{shown:?}");
+    assert_eq!(folder.vlm_at_terminal(&["call"]).trim_matches(['\r', '\u{1b}', '[', 'K']), "");
+}
+
+#[test]
+fn a_burst_without_a_sink_is_told_how_to_start_one() {
+    let folder = Folder::new("no_sink");
+    let _hub = folder.start(&["hub"]);
+    let ended = folder.vlm(&["burst", "--lookup-ms", "50"]);
+    assert_eq!(ended.status, 3);
+    assert!(ended.err.contains("vlm sink"), "{}", ended.err);
+}
+
+#[test]
 fn a_burst_arrives_whole_and_in_order() {
     let folder = Folder::new("burst");
-    let sink = folder.start(&["sink", "--service", "Sink", "--expect", "2000"]);
-    let fired =
-        folder.vlm(&["burst", "--service", "Sink", "--count", "2000", "--payload", "3", "--expect-all", "--json"]);
+    let sink = folder.start(&["sink", "--expect", "2000"]);
+    let fired = folder.vlm(&["burst", "--count", "2000", "--payload", "3", "--expect-all", "--json"]);
     let result = fired.json();
     for (field, value) in
         [("ok", json!(true)), ("sent", json!(2000)), ("not_delivered", json!(0)), ("warm", json!(true))]

@@ -97,9 +97,10 @@ fn wrong_options_are_told_before_anything_is_started() {
         (&["call", "--count", "x"][..], "invalid value 'x'"),
         (&["call", "A", "B", "{c"], "neither JSON nor Ion text"),
         (&["call", "--addr", "ipc:///tmp/router_1"], "write it as tcp|ipc|number"),
-        (&["call", "--addr", "||3", "A", "1", "2"], "one argument too many"),
+        (&["call", "--addr", "|a|3", "A", "1", "2"], "one argument too many"),
+        (&["call", "--addr", "||3"], "it names no router"),
         (&["ping", "a|b"], "is not an address"),
-        (&["burst"], "--addr"),
+        (&["burst", "--count"], "--count"),
         (&["meow"], "unrecognized subcommand"),
     ] {
         assert_fails(&folder.vlm(args), 2, &[text]);

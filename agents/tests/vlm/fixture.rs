@@ -1,10 +1,11 @@
 //! A folder of sockets to each test, and the processes in it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 /// A folder for the sockets of one test.
@@ -67,6 +68,24 @@ impl Folder {
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Runs a command whose standard error is a terminal: what that shows.
+    pub(crate) fn vlm_at_terminal(&self, args: &[&str]) -> String {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let theirs = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let theirs = std::fs::File::options().read(true).write(true).open(theirs).unwrap();
+        let mut child = self.command(args).stdin(Stdio::null()).stderr(theirs).spawn().unwrap();
+        let (mut shown, mut piece) = (Vec::new(), [0; 4096]);
+        let mut terminal = std::fs::File::from(terminal);
+        // It ends with an error, once the process has gone.
+        while let Ok(length @ 1..) = terminal.read(&mut piece) {
+            shown.extend_from_slice(&piece[..length]);
+        }
+        child.wait().unwrap();
+        String::from_utf8(shown).unwrap()
     }
 
     /// Starts a command, and waits until it says that it is up.
