@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const HANG: Duration = Duration::from_mins(1);
 
 /// What each example says: a line a line, with `*` for what differs from run to run.
-const EXAMPLES: [(&str, &[&str]); 11] = [
+const EXAMPLES: [(&str, &[&str]); 12] = [
     ("add_one_discovery_ipc", &["41 + 1 = 42, says <router_*::3>"]),
     ("add_one_discovery_tcp", &["41 + 1 = 42, says <127.0.0.1:*::router_*::3>"]),
     ("add_one_ipc", &["41 + 1 = 42"]),
@@ -23,6 +23,10 @@ const EXAMPLES: [(&str, &[&str]); 11] = [
             "processes: 1, 2, its provider dies, 3 from another",
             "network: 1, 2, its provider dies, 3 from another",
         ],
+    ),
+    (
+        "directory_dies",
+        &["through the hub: 1 + 1 = 2", "the hub is dead: 2 + 1 = 3", "a newcomer, through another hub: 3 + 1 = 4"],
     ),
     ("local", &["41 + 1 = 42"]),
     (
@@ -57,7 +61,7 @@ const EXAMPLES: [(&str, &[&str]); 11] = [
 ];
 
 /// Examples that kill a process: it leaves its socket, and the hub's if it was the hub, each with its lock.
-const KILLERS: [&str; 2] = ["add_one_to_current", "provider_dies"];
+const KILLERS: [&str; 3] = ["add_one_to_current", "directory_dies", "provider_dies"];
 
 /// The folder of the examples' programs, built from the present sources.
 fn programs() -> &'static Path {
