@@ -626,6 +626,10 @@ pub(crate) fn is_network(hub: &Endpoint) -> bool {
 }
 
 #[cfg(test)]
+mod merge;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,8 @@ struct Neighbour {
     incarnation: Option<u64>,
     /// Up to which versions it was told; none until it has said what it has.
     told: Option<BTreeMap<Name, u64>>,
+    /// It has said all that it has, as it was asked; else it is asked again when it tells a digest.
+    has_answered: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -117,7 +119,7 @@ impl Replica {
     pub(crate) fn meet(&mut self, name: &Endpoint, incarnation: Option<u64>) {
         // It may have spoken before, by another name.
         self.neighbours.retain(|_, it| incarnation.is_none() || it.incarnation != incarnation);
-        self.neighbours.insert(name.clone(), Neighbour { incarnation, told: None });
+        self.neighbours.insert(name.clone(), Neighbour { incarnation, ..Neighbour::default() });
         self.ask(name);
     }
 
@@ -160,14 +162,16 @@ impl Replica {
         if self.neighbours.get(name).is_none_or(|it| it.incarnation.is_some_and(|before| before != sync.who)) {
             self.meet(name, Some(sync.who));
         }
+        let mut lacks = false;
         if let Some(neighbour) = self.neighbours.get_mut(name) {
             neighbour.incarnation = Some(sync.who);
+            neighbour.has_answered |= sync.is_all;
+            lacks = sync.alive.is_some() && !neighbour.has_answered;
         }
         let mut changed = false;
         for (incarnation, version) in sync.gone {
             changed |= self.hear_gone(name, incarnation, version);
         }
-        let mut lacks = false;
         for news in sync.news {
             changed |= self.hear_news(name, sync.who, news, &mut lacks);
         }
@@ -376,6 +380,13 @@ impl Replica {
         std::iter::once((self.me, &View::MACHINE, &self.own)).chain(others)
     }
 
+    /// All that decides what it does next, in one order.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> String {
+        let held = (&self.own, &self.others, &self.dead, &self.neighbours);
+        format!("{:?} {:?} {:?} {:?}", self.me, held, self.dirty, (self.now, self.digested))
+    }
+
     // ---- what is told ------------------------------------------------------------------------------------
 
     fn ask(&mut self, name: &Endpoint) {
@@ -549,7 +560,9 @@ impl Replica {
         if log.orphaned.is_some_and(|since| fresh > since) {
             log.orphaned = None;
         }
-        if log.via.is_none() && log.orphaned.is_none() {
+        let is_writer = self.neighbours.get(name).is_some_and(|it| it.incarnation == Some(key.0));
+        // The writer itself keeps us up to date, else whoever told first: two who held it from each other would both tell the other nothing.
+        if is_writer || log.via.is_none() && log.orphaned.is_none() {
             log.via = Some(name.clone());
         }
         log.fresh = log.fresh.max(fresh);
