@@ -88,7 +88,7 @@ async fn add_one(conn: &Connection, state: &RefCell<State>) -> std::result::Resu
         let provider = match known {
             Some(provider) => provider,
             // Ends when nobody provides it any more: the directory forgets who has died.
-            None => conn.find("AddOneAgent").first_within(Duration::from_secs(2)).await?.addr,
+            None => conn.find("AddOneAgent").first_within(Duration::from_secs(2)).await?.into(),
         };
         let current = state.borrow().current;
         match conn.request(&provider, "ADD_ONE", current, Duration::from_secs(1)).await {

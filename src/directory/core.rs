@@ -187,13 +187,12 @@ impl Core {
     }
 
     /// The same of any service, if none is named.
-    pub(crate) fn find(&self, service: Option<&str>, params: &Value, vnet: Option<&str>) -> Vec<Entry> {
-        let cloned = |entry: &Arc<Entry>| (**entry).clone();
+    pub(crate) fn find(&self, service: Option<&str>, params: &Value, vnet: Option<&str>) -> Vec<Arc<Entry>> {
         match service {
-            Some(service) => self.providers(service, params, vnet).map(cloned).collect(),
+            Some(service) => self.providers(service, params, vnet).cloned().collect(),
             None => {
                 let services = self.replica.index.services();
-                services.flat_map(|service| self.providers(service, params, vnet)).map(cloned).collect()
+                services.flat_map(|service| self.providers(service, params, vnet)).cloned().collect()
             }
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! As contents an entry is a list of five: address (a list of three), service, params, vnets, perms.
 
+use std::sync::Arc;
+
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -63,6 +65,18 @@ impl From<Entry> for Addr {
 
 impl From<&Entry> for Addr {
     fn from(entry: &Entry) -> Self {
+        entry.addr.clone()
+    }
+}
+
+impl From<&Arc<Entry>> for Addr {
+    fn from(entry: &Arc<Entry>) -> Self {
+        entry.addr.clone()
+    }
+}
+
+impl From<Arc<Entry>> for Addr {
+    fn from(entry: Arc<Entry>) -> Self {
         entry.addr.clone()
     }
 }

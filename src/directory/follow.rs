@@ -1,6 +1,7 @@
 //! Following who provides a service, and asking one of them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ use crate::router::clock::{Clock, SystemClock};
 #[non_exhaustive]
 pub enum Change {
     /// It is there: since now, or since before the watch began.
-    Appeared(Entry),
+    Appeared(Arc<Entry>),
     /// The same connection provides the same service in another way: its new entry.
-    Changed(Entry),
+    Changed(Arc<Entry>),
     /// It was withdrawn, or its router is gone.
-    Gone(Entry),
+    Gone(Arc<Entry>),
 }
 
 /// The entries that fit a search, as they come and go. [`next`](Watch::next) tells those that are there first, so nothing is missed between a list and a stream.
@@ -34,7 +35,7 @@ pub enum Change {
 pub struct Watch {
     find: Find,
     changed: watch::Receiver<()>,
-    known: Vec<Entry>,
+    known: Vec<Arc<Entry>>,
     untold: VecDeque<Change>,
 }
 
@@ -78,7 +79,7 @@ impl Watch {
         let now = self.find.all();
         let mut before = std::mem::replace(&mut self.known, now.clone());
         for entry in now {
-            let is_same = |old: &Entry| old.addr == entry.addr && old.service == entry.service;
+            let is_same = |old: &Arc<Entry>| old.addr == entry.addr && old.service == entry.service;
             let place = before.iter().position(|old| *old == entry).or_else(|| before.iter().position(is_same));
             match place.map(|at| before.swap_remove(at)) {
                 Some(old) if old == entry => {}
@@ -106,7 +107,7 @@ impl Find {
 
     /// Those known now, the one to ask first at the front.
     #[must_use]
-    pub fn picked(&self) -> Vec<Entry> {
+    pub fn picked(&self) -> Vec<Arc<Entry>> {
         let mut all = self.all();
         let turn = match self.pick {
             Pick::Nearest => return all,
@@ -143,7 +144,7 @@ impl Find {
     ) -> Result<Msg, AskError> {
         let subject = subject.into();
         let deadline = tokio::time::Instant::now() + limit;
-        let mut dead: Vec<Entry> = Vec::new();
+        let mut dead: Vec<Arc<Entry>> = Vec::new();
         let mut changed = self.switch.board.changed.subscribe();
         let mut last = None;
         loop {

@@ -259,7 +259,7 @@ impl Find {
 
     /// Those known now, nearest first: same router, same machine, network.
     #[must_use]
-    pub fn all(&self) -> Vec<Entry> {
+    pub fn all(&self) -> Vec<Arc<Entry>> {
         self.switch.board.core.lock().find(self.service.as_deref(), &self.params, self.vnet.as_deref())
     }
 
@@ -268,7 +268,7 @@ impl Find {
     /// # Errors
     ///
     /// [`FindError::Nobody`] in time, naming what is provided: start a provider, or correct the name.
-    pub async fn first_within(self, limit: Duration) -> Result<Entry, FindError> {
+    pub async fn first_within(self, limit: Duration) -> Result<Arc<Entry>, FindError> {
         let mut changed = self.switch.board.changed.subscribe();
         let deadline = tokio::time::Instant::now() + limit;
         loop {

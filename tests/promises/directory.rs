@@ -11,7 +11,7 @@ use crate::common::{LONG, Scene, assert_serves, failure, net, number, scene, soo
 /// Short, for what shall not be found.
 const SHORT: Duration = Duration::from_millis(20);
 
-async fn find(conn: &Connection, service: &str) -> vlmessaging::Entry {
+async fn find(conn: &Connection, service: &str) -> std::sync::Arc<vlmessaging::Entry> {
     conn.find(service).first_within(LONG).await.unwrap()
 }
 
@@ -310,7 +310,7 @@ fn the_nearest_provider_is_found_first() {
         let conn = spoke.connect();
         find(&conn, "AddOne").await;
         let _near = near.register("AddOne").await.unwrap();
-        let addrs: Vec<_> = conn.find("AddOne").all().into_iter().map(|entry| entry.addr).collect();
+        let addrs: Vec<_> = conn.find("AddOne").all().into_iter().map(vlmessaging::Addr::from).collect();
         assert_eq!(addrs, [near.addr(), far.addr()]);
     });
 }
@@ -426,7 +426,7 @@ fn several_providers_are_asked_as_one_picks() {
         }
         let conn = hub.connect();
         until("all are known", || conn.find("AddOne").all().len() == 3).await;
-        let picked = |pick| conn.find("AddOne").pick(pick).picked().remove(0).addr;
+        let picked = |pick| conn.find("AddOne").pick(pick).picked().remove(0).addr.clone();
         assert_eq!(picked(Pick::Nearest), agents[2].addr());
         let turns: std::collections::BTreeSet<_> = (0..3).map(|_| picked(Pick::RoundRobin)).collect();
         assert_eq!(turns.len(), 3);

@@ -120,11 +120,11 @@ async fn answer(conn: &Connection, router: &Router, agent: &Addr, command: Comma
     match command.what.as_str() {
         "find" => {
             let found = conn.find(&command.service).first_within(within).await;
-            json!({"entries": found.into_iter().map(told).collect::<Vec<_>>()})
+            json!({"entries": found.iter().map(|entry| told(entry)).collect::<Vec<_>>()})
         }
         "known" => {
             let entries = router.known().into_iter().flat_map(|router| router.entries);
-            json!({"entries": entries.map(told).collect::<Vec<_>>()})
+            json!({"entries": entries.map(|entry| told(&entry)).collect::<Vec<_>>()})
         }
         "meet" => json!({"tries": meet(conn, &addr_of(&command.to), within).await}),
         "call" => call(conn, &command).await,
@@ -137,7 +137,7 @@ async fn answer(conn: &Connection, router: &Router, agent: &Addr, command: Comma
     }
 }
 
-fn told(entry: Entry) -> Value {
+fn told(entry: &Entry) -> Value {
     json!([entry.addr, entry.service])
 }
 

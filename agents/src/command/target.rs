@@ -1,5 +1,6 @@
 //! Who is to be reached: a service's providers, or an address.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use vlmessaging::{Connection, Entry, FindError, JoinError, Router};
@@ -18,7 +19,7 @@ pub(crate) async fn providers(
     service: &str,
     limit: Duration,
     stop: &Stop,
-) -> Result<Vec<Entry>, Failure> {
+) -> Result<Vec<Arc<Entry>>, Failure> {
     match stop.or(conn.find(service).first_within(limit)).await {
         Some(Ok(_)) => Ok(conn.find(service).all()),
         Some(Err(error)) => Err(nobody(router, &error).await),
