@@ -633,3 +633,5 @@ mod model;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traffic;
