@@ -96,6 +96,10 @@ pub(crate) struct Ledger {
     booked: VecDeque<(Instant, u64)>,
     /// The version of the last receipt.
     heard: u64,
+    /// All below this number have been accepted.
+    accepted: u64,
+    /// The number after the last message that is remembered, and not kept to be sent again.
+    forgotten: u64,
 }
 
 /// What a receipt tells.
@@ -193,6 +197,17 @@ impl Ledger {
         self.launch();
     }
 
+    /// Numbers a message that was handed to the transport alone, and keeps nothing but who sent it.
+    pub(crate) fn remember(&mut self, ticket: Ticket, since: Instant) {
+        self.number(ticket, since);
+        self.forgotten = self.next;
+    }
+
+    /// Something was sent that the peer may not have, and that cannot be sent again.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.accepted < self.forgotten
+    }
+
     /// Numbers a message and keeps it, to be sent with others.
     pub(crate) fn add(&mut self, Message { envelope, net, debt, place, size, since }: Message<'_>) {
         let is_open =
@@ -203,13 +218,17 @@ impl Ledger {
         let Some(flight) = self.flights.back_mut() else { return };
         flight.block.push(&envelope, net);
         flight.size += size;
+        self.number(Ticket { head: Head::of(envelope), debt, place, told: false }, since);
+    }
+
+    fn number(&mut self, ticket: Ticket, since: Instant) {
         self.next += 1;
         match self.booked.back_mut() {
             Some((first, next)) if since < *first + GRAIN => *next = self.next,
             _ => self.booked.push_back((since, self.next)),
         }
         self.open += 1;
-        self.tickets.push_back(Some(Ticket { head: Head::of(envelope), debt, place, told: false }));
+        self.tickets.push_back(Some(ticket));
     }
 
     fn open_flight(&mut self) {
@@ -241,6 +260,7 @@ impl Ledger {
     /// Takes in what the peer says it has, and what of that is settled. Answers with the bytes that are free now.
     pub(crate) fn receive(&mut self, receipt: &Receipt, news: &mut News) -> usize {
         let freed = self.accept(receipt.accepted);
+        self.accepted = self.accepted.max(receipt.accepted);
         self.heard = self.heard.max(receipt.version);
         for failed in &receipt.failed {
             match failed.how {
@@ -302,6 +322,27 @@ impl Ledger {
             ticket.head.clone()
         })
         .collect()
+    }
+
+    /// Lets go of the messages that have waited for their outcome since `since` or longer: nobody will tell it.
+    pub(crate) fn forget(&mut self, since: Instant) -> Vec<Ticket> {
+        let mut upto = 0;
+        while let Some((_, number)) = self.booked.pop_front_if(|(at, _)| *at <= since) {
+            upto = number;
+        }
+        self.forget_below(upto)
+    }
+
+    /// The same for the oldest, so that no more than so many are left.
+    pub(crate) fn forget_beyond(&mut self, most: usize) -> Vec<Ticket> {
+        if self.open <= most { Vec::new() } else { self.forget_below(self.oldest + 1) }
+    }
+
+    fn forget_below(&mut self, upto: u64) -> Vec<Ticket> {
+        let mut forgotten = Vec::new();
+        self.settle(0, upto, |ticket| forgotten.push(ticket));
+        self.trim();
+        forgotten
     }
 
     /// Settles the message of a connection that was answered.

@@ -9,8 +9,9 @@
 //!
 //! # Not promised
 //!
-//! A message handed to a Python router is settled by that: its wire says nothing more. A Rust router that does not introduce itself in time is taken for one: what it was sent until
-//! then is remembered, and settled by its receipts once it has; what it is sent from then on until it has is not, and nothing is if their pipe ends before it has.
+//! A message handed to a Python router is settled by that: its wire says nothing more. A peer that does not introduce itself in time is taken for one, and spoken to as to one; but until it has shown that it
+//! is one (it says a hello without more, or answers a message without a number) each message to it is remembered. Should it introduce itself as a Rust router after all, its receipts tell what became of
+//! them; should it be lost, or do neither until their outcome is overdue, their senders are told that nobody knows. Of more than [`REMEMBERED`] the oldest are told so at once.
 
 pub(crate) mod hello;
 pub(crate) mod inflow;
@@ -42,6 +43,8 @@ const ACK_BYTES: usize = 1 << 20;
 const PACE: Duration = Duration::from_millis(1);
 /// Messages to one peer whose outcome is not known. Default 65,536: four mailboxes full, and about 16 MiB of memory.
 pub(crate) const OPEN: usize = 65_536;
+/// Messages remembered that went to a peer which has not said who it is. Default 32,768: half of those that may be without an outcome, so that it keeps nobody from sending.
+const REMEMBERED: usize = OPEN / 2;
 /// What answers and reports may hold, in windows. Default 64: 256 MiB, a thousand answers of 256 KiB. A peer that asks and does not read is then told `mailbox full`.
 const ANSWERS: usize = 64;
 /// Bytes up to which answers and reports have room beyond that too, as long as there are not twice [`OPEN`] of them: what says that an answer had no room has some itself.
@@ -204,7 +207,10 @@ struct Open {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Peer {
     Unknown,
-    Python,
+    /// Taken for one, or `shown` to be one.
+    Python {
+        shown: bool,
+    },
     /// `proven`: the router at the other end of the present pipe is this one.
     Rust {
         incarnation: u64,
@@ -267,7 +273,7 @@ impl Link {
     pub(crate) fn incarnation(&self) -> Option<u64> {
         match self.peer {
             Peer::Rust { incarnation, .. } => Some(incarnation),
-            Peer::Unknown | Peer::Python => None,
+            Peer::Unknown | Peer::Python { .. } => None,
         }
     }
 
@@ -289,7 +295,7 @@ impl Link {
         let owes = matches!(self.pipe, Pipe::Open(_)) && !self.may_be_python() && !self.owed.is_empty();
         !owes
             && self.queue.is_empty()
-            && (self.ledger.is_accepted() || self.peer == Peer::Python)
+            && (self.ledger.is_accepted() || self.is_python())
             && !matches!(&self.pipe, Pipe::Open(open) if !open.hellos.is_empty())
     }
 
@@ -307,7 +313,7 @@ impl Link {
 
     /// The outcome of everything is known, as far as the peer tells any.
     pub(crate) fn is_settled(&self) -> bool {
-        self.ledger.is_settled() || self.peer == Peer::Python
+        self.ledger.is_settled() || self.is_python()
     }
 
     /// Nothing is kept, and no pipe leads there.
@@ -343,7 +349,7 @@ impl Link {
             return Err(NotTaken { debt, reason: Reason::ShuttingDown, full: false });
         }
         let rust_only = if self.may_be_python() { self.barrier(&envelope) } else { None };
-        if let (Peer::Python, Some(reason)) = (self.peer, &rust_only) {
+        if let (Peer::Python { .. }, Some(reason)) = (self.peer, &rust_only) {
             let reason = reason.clone();
             return Err(NotTaken { debt, reason, full: false });
         }
@@ -369,7 +375,7 @@ impl Link {
     /// Dials without a message, to learn who is there.
     pub(crate) fn reach(&mut self, now: Instant, acts: &mut Vec<Act>) {
         match self.peer {
-            Peer::Python if matches!(self.pipe, Pipe::Open(_)) => acts.push(Act::Python),
+            Peer::Python { .. } if matches!(self.pipe, Pipe::Open(_)) => acts.push(Act::Python),
             Peer::Rust { incarnation, proven: true, .. } => acts.push(Act::Up(incarnation)),
             _ => self.connect(now, acts),
         }
@@ -433,12 +439,13 @@ impl Link {
         self.pipe = Pipe::None;
         self.doubt();
         self.ledger.recall();
-        if self.peer == Peer::Python {
-            self.hand_over(acts);
+        if self.may_be_python() && self.incarnation().is_none() || self.ledger.has_forgotten() {
+            // Nobody is known who would say what came of them, or it cannot be sent again.
+            self.end_session(&Reason::PeerLost, acts);
         }
-        if self.peer == Peer::Unknown {
-            // Nobody is known who would say what came of them.
-            self.restart(&Reason::PeerLost, acts);
+        if self.is_python() {
+            // Who is there next has to show it anew.
+            self.peer = Peer::Python { shown: false };
         }
         match (&self.dial, self.peer) {
             (Some(endpoint), _) => acts.push(Act::Dial(endpoint.clone())),
@@ -460,7 +467,12 @@ impl Link {
     pub(crate) fn greeted(&mut self, greeting: &Greeting, way: Way, now: Instant, acts: &mut Vec<Act>) {
         // On a machine everybody can be dialed, and the pipes of others are only listened to.
         self.fallback = Some(way.clone()).filter(|way| way.net.is_some());
-        let Some(hello) = &greeting.hello else { return };
+        let Some(hello) = &greeting.hello else {
+            if self.incarnation().is_none() {
+                self.show_python(acts);
+            }
+            return;
+        };
         self.meet(hello, acts);
         self.hears_token(way.pipe, hello.token);
         match &self.pipe {
@@ -573,18 +585,18 @@ impl Link {
         if let Pipe::Open(open) = &mut self.pipe {
             open.hello_is_read |= open.first == Some((connection, id));
             // A Rust router would have read our hello before, and numbered its answer.
-            is_python = open.hello_is_read && !numbered && !matches!(self.peer, Peer::Rust { .. });
+            is_python = !numbered
+                && match self.peer {
+                    Peer::Unknown => open.hello_is_read,
+                    Peer::Python { shown } => !shown,
+                    Peer::Rust { .. } => false,
+                };
         }
         if self.may_be_python() {
             acts.extend(self.ledger.answered(connection, id).map(|debt| Act::Settled(debt, true)));
         }
         if is_python {
-            if self.peer == Peer::Unknown {
-                self.judge(acts);
-            }
-            if !self.ledger.is_settled() {
-                self.hand_over(acts);
-            }
+            self.show_python(acts);
             self.pump(now, acts);
         }
     }
@@ -663,7 +675,7 @@ impl Link {
     fn admit(&self, size: usize, is_answer: bool) -> Result<(), (Reason, bool)> {
         let limit = match self.peer {
             Peer::Rust { limit, .. } => limit,
-            Peer::Unknown | Peer::Python => self.me.message,
+            Peer::Unknown | Peer::Python { .. } => self.me.message,
         };
         if size > limit {
             return Err((Reason::TooLarge { size: size as u64, limit: limit as u64 }, false));
@@ -680,7 +692,7 @@ impl Link {
     fn place(&mut self, to: &Addr) -> Option<Place> {
         let ahead = match self.peer {
             Peer::Rust { mailbox, .. } => self.me.ahead.min(mailbox / 2).max(1),
-            Peer::Unknown | Peer::Python => self.me.ahead,
+            Peer::Unknown | Peer::Python { .. } => self.me.ahead,
         };
         let beyond = |endpoint: &Option<Endpoint>| endpoint.clone().filter(|endpoint| *endpoint != self.name);
         let to = Addr { net: beyond(&to.net), machine: beyond(&to.machine), connection: to.connection };
@@ -728,7 +740,7 @@ impl Link {
                 self.mood = Mood::default();
                 acts.push(Act::Gone(Reason::PeerLost));
             }
-            Peer::Unknown | Peer::Python => self.peer = met,
+            Peer::Unknown | Peer::Python { .. } => self.peer = met,
         }
         self.lose_too_large(limit, acts);
     }
@@ -757,7 +769,7 @@ impl Link {
             Peer::Unknown => Some(open.since + self.me.introduction),
             // It was one before the pipe was lost, or says it is: time for the answer of a busy one.
             Peer::Rust { proven: false, .. } => Some(open.since + DEAD),
-            Peer::Python | Peer::Rust { .. } => None,
+            Peer::Python { .. } | Peer::Rust { .. } => None,
         }
     }
 
@@ -768,14 +780,22 @@ impl Link {
             self.give_up(Reason::PeerLost, acts);
             return;
         }
-        self.peer = Peer::Python;
+        self.peer = Peer::Python { shown: false };
         // It may yet be a Rust router that was busy, and say what came of what it was sent. Nothing waits for that.
         self.held -= self.ledger.lighten();
         acts.push(Act::Python);
     }
 
-    /// Python has taken what it was sent: nothing more will be heard of that.
-    fn hand_over(&mut self, acts: &mut Vec<Act>) {
+    fn is_python(&self) -> bool {
+        matches!(self.peer, Peer::Python { .. })
+    }
+
+    /// The peer is Python for certain, and has taken what it was sent: nothing more will be heard of that.
+    fn show_python(&mut self, acts: &mut Vec<Act>) {
+        if self.peer == Peer::Unknown {
+            self.judge(acts);
+        }
+        self.peer = Peer::Python { shown: true };
         let (open, freed) = self.ledger.end();
         self.held -= freed;
         self.session = scramble(self.session);
@@ -805,8 +825,8 @@ impl Link {
             self.held -= queued.size;
             acts.push(Act::Lost(queued.ticket(), Reason::Expired));
         }
-        if self.peer == Peer::Python && self.ledger.oldest().is_some_and(|oldest| oldest <= since) {
-            self.hand_over(acts);
+        if self.is_python() {
+            return acts.extend(self.ledger.forget(since).into_iter().map(overdue));
         }
         acts.extend(self.ledger.overdue(since).into_iter().map(|head| Act::Overdue(Box::new(head))));
     }
@@ -841,9 +861,13 @@ impl Link {
 
     /// Reports what is open, with `unsent` where it cannot have been received, and begins a new session.
     fn restart(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
-        if self.peer == Peer::Python {
-            self.hand_over(acts);
-        }
+        self.end_session(unsent, acts);
+        self.doubt();
+        self.owed.clear();
+        self.ack_due = None;
+    }
+
+    fn end_session(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
         let (open, freed) = self.ledger.end();
         self.held -= freed;
         acts.extend(open.into_iter().map(|open| {
@@ -851,9 +875,6 @@ impl Link {
             ended(open.ticket, reason.clone())
         }));
         self.session = scramble(self.session);
-        self.doubt();
-        self.owed.clear();
-        self.ack_due = None;
     }
 
     /// A message that travelled alone came back: a numbered one is still kept, another waits again.
@@ -939,6 +960,7 @@ impl Link {
         if self.judgement().is_some_and(|due| now >= due) {
             self.judge(acts);
         }
+        let is_python = self.is_python();
         let Pipe::Open(open) = &mut self.pipe else { return None };
         // A pause that is over is nothing to wait for any more, also where something else is.
         open.paced = open.paced.filter(|until| now < *until);
@@ -949,7 +971,7 @@ impl Link {
         }
         while let Some(mut queued) = self.queue.pop_front() {
             match queued.rust_only.take() {
-                Some(reason) if self.peer == Peer::Python => {
+                Some(reason) if is_python => {
                     self.held -= queued.size;
                     acts.push(Act::Lost(queued.ticket(), reason));
                 }
@@ -973,16 +995,23 @@ impl Link {
 
     /// The frame of one message; numbered and kept, if its peer may yet turn out to be a Rust router.
     fn send_plain(&mut self, queued: Queued, acts: &mut Vec<Act>) -> Bytes {
+        let is_kept = self.peer == Peer::Unknown || self.incarnation().is_some();
         let Pipe::Open(Open { way, first, .. }) = &mut self.pipe else { return Bytes::new() };
         let sent = queued.envelope.id.map(|id| (queued.envelope.from.connection, id));
         *first = first.or(sent);
         let (mut marked, size, net) = (queued.envelope.clone(), queued.size, way.net.clone());
-        let kept = self.peer != Peer::Python
+        let is_numbered = self.peer != Peer::Python { shown: true }
             && wire::mark(&mut marked.meta, [self.me.incarnation, self.session, self.ledger.next()]).is_ok();
-        if kept {
+        if is_numbered && is_kept {
             self.ledger.book(queued.message(way));
+            return plain(marked, net.as_ref());
+        }
+        self.held -= size;
+        if is_numbered {
+            let since = queued.since;
+            self.ledger.remember(Ticket { place: None, ..queued.ticket() }, since);
+            acts.extend(self.ledger.forget_beyond(REMEMBERED).into_iter().map(overdue));
         } else {
-            self.held -= size;
             acts.push(Act::Settled(queued.debt, false));
         }
         plain(marked, net.as_ref())
@@ -1082,6 +1111,11 @@ impl Queued {
 /// Tells the sender of a message that nobody knows of its end, unless it has been told already.
 fn ended(ticket: Ticket, reason: Reason) -> Act {
     if ticket.told { Act::Settled(ticket.debt, false) } else { Act::Lost(ticket, reason) }
+}
+
+/// Tells the sender of a message that its outcome was not known in time, unless it has been told already.
+fn overdue(ticket: Ticket) -> Act {
+    ended(ticket, Reason::NoOutcome)
 }
 
 fn size_of(envelope: &Envelope) -> usize {

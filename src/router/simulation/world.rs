@@ -235,7 +235,7 @@ impl World {
             self.look();
             self.events += 1;
         }
-        self.fates.check(self.net.now(), self.may_be_python());
+        self.fates.check(self.net.now());
         if self.trouble == Trouble::Mild {
             self.fates.check_nothing_lost(self.has_restarted, self.may_be_python());
         }
@@ -373,8 +373,7 @@ impl World {
         match port.send_as(id, msg) {
             Ok(()) if way == Way::Tell => {}
             Ok(()) => {
-                // What is handed to a router that may be Python has no outcome but the sender's patience.
-                if way == Way::Ask || self.may_be_python() {
+                if way == Way::Ask {
                     self.later(PATIENCE, Happening::Impatience(number));
                 }
                 self.look_for_answer(number);
