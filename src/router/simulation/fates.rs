@@ -37,6 +37,8 @@ pub(super) struct Fate {
     told: Vec<Told>,
     /// Its sender's router let go of it.
     settled: u32,
+    /// After so long its end was known.
+    took: Duration,
     /// Its sender died before it was told, or ended in order and did not wait.
     orphan: bool,
 }
@@ -63,7 +65,18 @@ impl Fates {
         to: Option<(usize, u64)>,
     ) -> usize {
         let (called, told) = (Vec::new(), Vec::new());
-        self.all.push(Fate { sender, to, by_net: false, sent, one_way, called, told, settled: 0, orphan: false });
+        self.all.push(Fate {
+            sender,
+            to,
+            by_net: false,
+            sent,
+            one_way,
+            called,
+            told,
+            settled: 0,
+            took: Duration::ZERO,
+            orphan: false,
+        });
         self.open += 1;
         self.all.len() - 1
     }
@@ -137,10 +150,11 @@ impl Fates {
     }
 
     fn closed(&mut self, number: usize, was_open: bool, now: Duration) {
-        let fate = &self.all[number];
+        let fate = &mut self.all[number];
         if was_open && !fate.is_open() {
             self.open -= 1;
-            self.slowest = self.slowest.max(now.saturating_sub(fate.sent));
+            fate.took = now.saturating_sub(fate.sent);
+            self.slowest = self.slowest.max(fate.took);
         }
     }
 
@@ -155,9 +169,11 @@ impl Fates {
     }
 
     /// Everything has come to rest: whatever has no end now never had one.
-    pub(super) fn check(&self, now: Duration) {
+    /// `limit`: how long the router of a sender may take for that.
+    pub(super) fn check(&self, now: Duration, limit: impl Fn(usize) -> Duration) {
         for (number, fate) in self.all.iter().enumerate().filter(|(_, fate)| !fate.orphan) {
             assert!(fate.told.len() == 1, "at {now:?} message {number} has no outcome: {fate:?}");
+            assert!(fate.took <= limit(fate.sender.host), "the end of message {number} comes too late: {fate:?}");
         }
     }
 

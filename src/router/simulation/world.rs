@@ -32,6 +32,8 @@ const TROUBLE: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(30);
 /// How long a request waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// What the end of a message may come later than its limit: links look for overdue ones now and then.
+const SLACK: Duration = Duration::from_secs(1);
 /// What a stalled connection delays its frames at most. 700 ms: a dial takes two of them, and an introduction four, which is less than a router waits for either.
 const STALL: Duration = Duration::from_millis(700);
 /// Time after the last outcome in which nothing may be handled or told any more.
@@ -88,6 +90,8 @@ pub(super) struct World {
     killed: BTreeMap<(usize, u64), Duration>,
     /// When routers were last frozen.
     thawed: BTreeMap<usize, Duration>,
+    /// How long routers were frozen in all.
+    asleep: BTreeMap<usize, Duration>,
 }
 
 /// Told when a message has come to its end as its sender's router sees it: its number, and whether it was handled.
@@ -137,6 +141,7 @@ impl World {
             has_restarted: false,
             killed: BTreeMap::new(),
             thawed: BTreeMap::new(),
+            asleep: BTreeMap::new(),
         };
         world.plan();
         world
@@ -235,7 +240,8 @@ impl World {
             self.look();
             self.events += 1;
         }
-        self.fates.check(self.net.now());
+        let asleep = |host| self.asleep.get(&host).copied().unwrap_or_default();
+        self.fates.check(self.net.now(), |host| self.limits.outcome.max(PATIENCE) + SLACK + asleep(host));
         if self.trouble == Trouble::Mild {
             self.fates.check_nothing_lost(self.has_restarted, self.may_be_python());
         }
@@ -548,6 +554,7 @@ impl World {
         let time = self.within(limit);
         let Some(life) = self.hosts[host].as_mut().filter(|life| !life.frozen) else { return };
         life.frozen = true;
+        *self.asleep.entry(host).or_default() += time;
         self.net.freeze(&life.transport);
         self.later(time, Happening::Thaw(host));
     }
