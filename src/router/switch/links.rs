@@ -1,6 +1,6 @@
 //! The links of a router: found by name, told what happens, and what they decide carried out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,6 +21,9 @@ use crate::transport::{PipeId, SendError};
 /// Peers that a router keeps links to. Default 4,096: far above any network this is for, and each costs a few kilobytes.
 pub(super) const LINKS: usize = 4096;
 
+/// Links up to which those that lead nowhere are kept. Default 64, afterwards twice as many as were left the last time: so the dead cost no more than the living. In tests 2, so that it happens.
+const FEW: usize = if cfg!(test) { 2 } else { 64 };
+
 /// Names of ended pipes of one peer that still lead to it. Default 16: as many as it can lose while an agent has a message in its hands.
 const FORMER: usize = 16;
 
@@ -32,6 +35,8 @@ pub(super) struct Links {
     /// The links to one life of a router: several if it is known by names of which nobody knew that they are one's. The last is the newest.
     by_incarnation: HashMap<u64, Vec<Arc<Peer>>>,
     pub(super) by_session: HashMap<u64, Arc<Peer>>,
+    /// So many were left when those that lead nowhere were let go.
+    left: usize,
 }
 
 /// A link and what its owner needs beside it.
@@ -78,7 +83,7 @@ impl Switch {
         if let Some(peer) = links.by_name.get(endpoint) {
             return Some(peer.clone());
         }
-        if links.by_name.len() >= LINKS {
+        if links.by_name.len() >= (2 * links.left).clamp(FEW, LINKS) {
             links.sweep();
         }
         if links.by_name.len() >= LINKS {
@@ -361,13 +366,24 @@ impl Links {
 
     /// Lets go of links that hold nothing and lead nowhere.
     fn sweep(&mut self) {
-        self.by_name.retain(|_, peer| !peer.link.lock().link.is_spent());
+        let mut held: HashMap<*const Peer, (usize, &Arc<Peer>)> = HashMap::new();
+        let tables =
+            self.by_name.values().chain(self.by_session.values()).chain(self.by_incarnation.values().flatten());
+        for peer in tables {
+            held.entry(Arc::as_ptr(peer)).or_insert((0, peer)).0 += 1;
+        }
+        // Who has just looked one up, to send on it, holds it beside these tables.
+        let is_over =
+            |(times, peer): &(usize, &Arc<Peer>)| *times == Arc::strong_count(peer) && peer.link.lock().link.is_spent();
+        let over: HashSet<*const Peer> = held.into_iter().filter(|(_, held)| is_over(held)).map(|(at, _)| at).collect();
+        let stays = |peer: &Arc<Peer>| !over.contains(&Arc::as_ptr(peer));
+        self.by_name.retain(|_, peer| stays(peer));
         self.learned.retain(|name, _| self.by_name.contains_key(name));
-        let live: Vec<*const Peer> = self.by_name.values().map(Arc::as_ptr).collect();
         self.by_incarnation.retain(|_, peers| {
-            peers.retain(|peer| live.contains(&Arc::as_ptr(peer)));
+            peers.retain(|peer| stays(peer));
             !peers.is_empty()
         });
-        self.by_session.retain(|_, peer| live.contains(&Arc::as_ptr(peer)));
+        self.by_session.retain(|_, peer| stays(peer));
+        self.left = self.by_name.len();
     }
 }
