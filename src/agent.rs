@@ -3,7 +3,6 @@
 //! An agent is an actix actor that handles [`Msg`]. Spawned, it has a connection of its own; when it stops or panics, its entries are gone from the
 //! directory, whoever sent it a message that it did not deal with is told, and no other agent notices.
 
-use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -168,8 +167,6 @@ enum End {
 /// Lives in the actor's context: hands the actor its messages, and tells when it ends, in whichever way.
 struct Presence {
     port: Arc<Port>,
-    /// Taken from the port, and to be handled next.
-    taken: VecDeque<Msg>,
     /// Who restarts it; without, the connection ends with the actor.
     ended: Option<oneshot::Sender<End>>,
 }
@@ -177,7 +174,7 @@ struct Presence {
 impl Presence {
     fn new(port: &Arc<Port>, ended: Option<oneshot::Sender<End>>) -> Self {
         port.attach();
-        Self { port: port.clone(), taken: VecDeque::new(), ended }
+        Self { port: port.clone(), ended }
     }
 }
 
@@ -185,12 +182,7 @@ impl Presence {
 impl<A: Agent> ActorFuture<A> for Presence {
     type Output = ();
 
-    fn poll(
-        mut self: Pin<&mut Self>,
-        agent: &mut A,
-        ctx: &mut Context<A>,
-        task: &mut std::task::Context<'_>,
-    ) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, agent: &mut A, ctx: &mut Context<A>, task: &mut std::task::Context<'_>) -> Poll<()> {
         loop {
             if self.port.is_stopping() {
                 ctx.stop();
@@ -200,9 +192,8 @@ impl<A: Agent> ActorFuture<A> for Presence {
             if ctx.waiting() {
                 return Poll::Pending;
             }
-            let Some(msg) = self.taken.pop_front() else {
-                let this = &mut *self;
-                ready!(this.port.poll_take(&mut this.taken, task));
+            let Some(msg) = self.port.next_taken() else {
+                ready!(self.port.poll_take(task));
                 continue;
             };
             Handler::<Msg>::handle(agent, msg, ctx).handle(ctx, None);
@@ -217,7 +208,7 @@ impl Drop for Presence {
         let (end, reason) =
             if panicking { (End::Panicked, Reason::AgentPanicked) } else { (End::Stopped, Reason::AgentStopped) };
         // The next life handles them; if there is none, their senders are told when the connection is closed.
-        self.port.give_back(std::mem::take(&mut self.taken));
+        self.port.give_back();
         match self.ended.take() {
             Some(ended) => {
                 // The supervisor may have ended with its arbiter: then nobody restarts anything.

@@ -19,8 +19,8 @@ pub struct Limits {
     /// Messages to one agent of another router whose outcome is not known: [`send`](crate::Connection::send) waits beyond. Default 8,192: half a mailbox, so that one sender does not
     /// fill it, and two milliseconds of what a link carries at most. Half the other router's mailbox where that is less.
     pub ahead: usize,
-    /// What a message waits at most for its outcome, once it was taken for another router: then its sender is told [`Reason::NoOutcome`](crate::Reason::NoOutcome), or
-    /// [`Reason::Expired`](crate::Reason::Expired) if it was never sent. Default 60 s: four times what an agent takes for a full mailbox at a thousand a second.
+    /// What a message waits at most for its outcome, once it was taken for another router, or for an agent of this one that gets to it: then its sender is told
+    /// [`Reason::NoOutcome`](crate::Reason::NoOutcome), or [`Reason::Expired`](crate::Reason::Expired) if it was never sent. Default 60 s: four times what an agent takes for a full mailbox at a thousand a second.
     pub outcome: Duration,
     /// What [`send`](crate::Connection::send) waits at most for room. Default 10 s: far above the time that a working agent takes to make some, and the end of agents that wait for each
     /// other in a circle.

@@ -16,8 +16,7 @@
 //! # Not guaranteed
 //!
 //! - When the other process dies, messages of which it had not said what became of them are reported as [`Reason::PeerLost`]: they may have been handled.
-//! - A router of this library that takes more than 250 ms to introduce itself is taken for a Python one until it does: what is sent to it one way meanwhile may end without a word.
-//! - What waits in the queue of an agent of the same router has no deadline: it ends when the agent takes it, stops or panics.
+//! - A message in the hands of an agent of the same router has no deadline: it ends when the agent is done with it, stops or panics.
 //! - A Python router acknowledges nothing: what it loses is noticed as a request's timeout.
 //!
 //! # Non-goals

@@ -8,13 +8,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 use tokio::sync::{Notify, oneshot};
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Endpoint};
 use crate::error::RequestError;
 use crate::failure::{NotDelivered, Reason};
 use crate::link;
@@ -24,6 +24,8 @@ use crate::subject;
 
 /// Bits of the number that a connection's messages begin with. Default 40: one restart in ten million meets the ids of the life before, and an id has five bytes.
 const ID_BITS: u32 = 40;
+/// Notes of how many messages had come to an agent by then. Default 64 within the limit of their outcome: it is told at most a 64th late.
+const NOTES: u32 = 64;
 
 pub(crate) struct Port {
     pub(crate) number: u64,
@@ -35,6 +37,8 @@ pub(crate) struct Port {
     /// Messages whose sender was told their end, by another router or without knowing it: what comes later is not told any more.
     told: Mutex<BTreeSet<i64>>,
     inbox: Mutex<Inbox>,
+    /// Taken from the queue by the agent, to be handled one after the other.
+    taken: Mutex<VecDeque<Msg>>,
     /// Messages for an agent, in the queue or in a handler's hands.
     inside: AtomicUsize,
     room: Arc<Notify>,
@@ -49,6 +53,16 @@ struct Inbox {
     queue: VecDeque<Msg>,
     /// Who found the queue empty.
     waiting: Option<Waker>,
+    age: Age,
+}
+
+/// How long messages for an agent have waited: they are counted as they come, and now and then it is noted how many had come by then.
+#[derive(Default)]
+struct Age {
+    entered: u64,
+    noted: VecDeque<(Instant, u64)>,
+    /// The senders of those below this number have been told that they wait, or have nothing to be told.
+    told: u64,
 }
 
 enum Receiver {
@@ -102,7 +116,13 @@ impl Port {
             requests: Mutex::default(),
             confirms: Mutex::default(),
             told: Mutex::default(),
-            inbox: Mutex::new(Inbox { receiver: Receiver::Reports, queue: VecDeque::new(), waiting: None }),
+            inbox: Mutex::new(Inbox {
+                receiver: Receiver::Reports,
+                queue: VecDeque::new(),
+                waiting: None,
+                age: Age::default(),
+            }),
+            taken: Mutex::default(),
             inside: AtomicUsize::new(0),
             room: Arc::default(),
             was_full: AtomicBool::new(false),
@@ -125,20 +145,55 @@ impl Port {
         let mut inbox = self.inbox.lock();
         if !matches!(inbox.receiver, Receiver::Closed(_)) {
             inbox.receiver = Receiver::Agent;
+            inbox.age.entered = inbox.age.entered.max(inbox.queue.len() as u64);
         }
     }
 
-    /// Takes all that has arrived, in exchange for an empty queue; ready without if the agent shall stop.
-    pub(crate) fn poll_take(&self, empty: &mut VecDeque<Msg>, task: &Context<'_>) -> Poll<()> {
-        debug_assert!(empty.is_empty(), "what is in it would be handled after what comes");
+    /// Takes all that has arrived; ready without if the agent shall stop.
+    pub(crate) fn poll_take(&self, task: &Context<'_>) -> Poll<()> {
         let mut inbox = self.inbox.lock();
         // Looked at under the lock: who asks to stop takes it, too, to wake.
         if inbox.queue.is_empty() && !self.is_stopping() {
             wait(&mut inbox.waiting, task);
             return Poll::Pending;
         }
-        std::mem::swap(&mut inbox.queue, empty);
+        let mut taken = self.taken.lock();
+        debug_assert!(taken.is_empty(), "what is in it would be handled after what comes");
+        std::mem::swap(&mut inbox.queue, &mut *taken);
         Poll::Ready(())
+    }
+
+    /// The next of those that were taken.
+    pub(crate) fn next_taken(&self) -> Option<Msg> {
+        self.taken.lock().pop_front()
+    }
+
+    /// Tells the senders of messages that an agent has not got to within [`Limits::outcome`](crate::Limits::outcome): it may yet. Those from other routers are told by theirs.
+    pub(crate) fn tell_overdue(&self, now: Instant) {
+        let place = self.addr().to_string();
+        let reports = self.overdue(now, |msg| msg.undelivered(Reason::NoOutcome, place.clone()));
+        // Not under the locks: they may be for this very port.
+        for report in reports {
+            self.switch.send_report(report);
+        }
+    }
+
+    fn overdue(&self, now: Instant, report: impl Fn(&Msg) -> Option<Msg>) -> Vec<Msg> {
+        let limit = self.switch.limits.outcome;
+        let mut inbox = self.inbox.lock();
+        let Inbox { receiver: Receiver::Agent, queue, age, .. } = &mut *inbox else { return Vec::new() };
+        let upto = age.upto(now, limit);
+        if upto <= age.told {
+            return Vec::new();
+        }
+        let taken = self.taken.lock();
+        let first = age.entered.saturating_sub((taken.len() + queue.len()) as u64);
+        let waiting = taken.iter().chain(queue.iter()).zip(first..upto).filter(|(_, number)| *number >= age.told);
+        let is_mine = |at: &Option<Endpoint>| at.as_ref().is_none_or(|at| self.switch.is_mine(at));
+        let from_here = waiting.filter(|(msg, _)| is_mine(&msg.from.net) && is_mine(&msg.from.machine));
+        let reports = from_here.filter_map(|(msg, _)| report(msg)).collect();
+        age.told = upto;
+        reports
     }
 
     /// Takes what has arrived first.
@@ -154,8 +209,9 @@ impl Port {
     }
 
     /// Puts back what was taken and not handled, before what has come since.
-    pub(crate) fn give_back(&self, mut taken: VecDeque<Msg>) {
+    pub(crate) fn give_back(&self) {
         let mut inbox = self.inbox.lock();
+        let mut taken = std::mem::take(&mut *self.taken.lock());
         taken.append(&mut inbox.queue);
         inbox.queue = taken;
     }
@@ -289,6 +345,7 @@ impl Port {
                     return Err(Unsent::full(msg, self.room.clone()));
                 }
                 msg.charge(self.clone());
+                inbox.age.entered += 1;
                 inbox.queue.push_back(msg);
                 Ok(Debt::NONE)
             }
@@ -432,6 +489,24 @@ impl Port {
         settled.handled();
         wake(asker);
         None
+    }
+}
+
+impl Age {
+    /// Messages below this number have waited for `limit`. The time is this now.
+    fn upto(&mut self, now: Instant, limit: Duration) -> u64 {
+        let mut upto = 0;
+        while let Some((_, number)) = self.noted.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= limit) {
+            upto = number;
+        }
+        // A note for each of so many parts of the limit, however often this is called.
+        let is_due = |(at, number): &(Instant, u64)| {
+            *number < self.entered && now.saturating_duration_since(*at) >= limit / NOTES
+        };
+        if self.noted.back().is_none_or(is_due) {
+            self.noted.push_back((now, self.entered));
+        }
+        upto
     }
 }
 
@@ -585,18 +660,19 @@ mod tests {
     #[test]
     fn many_come_in_one_step_with_one_wake_and_what_was_taken_can_be_given_back() {
         let port = agents_port(100);
-        let (wakes, mut taken) = (Arc::new(Wakes::default()), VecDeque::new());
+        let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(wakes.clone());
         let task = Context::from_waker(&waker);
-        assert!(port.poll_take(&mut taken, &task).is_pending());
+        assert!(port.poll_take(&task).is_pending());
         assert!(port.deliver_all(numbered(0..10)).is_empty());
         port.deliver(numbered(10..11).next().unwrap()).unwrap();
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-        assert!(port.poll_take(&mut taken, &task).is_ready());
+        assert!(port.poll_take(&task).is_ready());
         port.deliver(numbered(11..12).next().unwrap()).unwrap();
-        let first = taken.pop_front();
-        port.give_back(std::mem::take(&mut taken));
-        assert!(port.poll_take(&mut taken, &task).is_ready());
+        let first = port.next_taken();
+        port.give_back();
+        assert!(port.poll_take(&task).is_ready());
+        let taken = std::iter::from_fn(|| port.next_taken());
         assert_eq!(numbers(first.into_iter().chain(taken)), (0..12).collect::<Vec<_>>());
         assert!(port.is_empty());
     }

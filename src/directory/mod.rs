@@ -44,6 +44,8 @@ pub use view::{DirectoryView, RouterView};
 const RETRY: Duration = Duration::from_millis(200);
 /// Pause between rounds with Python hubs, which do not tell what changes. Default 1 s: the reference takes 0.2 to 10 s.
 const ROUND: Duration = Duration::from_secs(1);
+/// Pause between looks for messages that an agent of this router has not got to in time. Default 1 s: a sixtieth of the usual limit.
+const LOOK: Duration = Duration::from_secs(1);
 /// Requests to Python directories whose answers are remembered. Default 256: more than answers outstanding in any one second.
 const ASKED: usize = 256;
 
@@ -537,6 +539,8 @@ impl Agent for Directory {
     fn started(&mut self, connection: Connection, ctx: &mut Context<Self>) {
         let switch = connection.port().switch.clone();
         self.port = Some(connection.port().clone());
+        let ports = switch.clone();
+        ctx.run_interval(LOOK, move |_, _| ports.tell_overdue());
         if switch.transport().is_none() {
             return;
         }

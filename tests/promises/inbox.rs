@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AtomicResponse, Context, Handler, Running, WrapFuture};
 use futures::future::join_all;
-use vlmessaging::{Agent, Connection, Handled, Msg, Reason};
+use vlmessaging::{Agent, Connection, DeliverError, Handled, Msg, Reason, Router};
 
 use crate::common::agents::{adder, does, fragile};
-use crate::common::{LONG, assert_serves, each_way, failure, until, with_router};
+use crate::common::{LONG, assert_serves, each_way, failure, limits, scene, soon, until, with_router};
 
 #[test]
 fn a_restarted_agent_handles_what_waited_for_it() {
@@ -158,6 +158,45 @@ fn messages_to_an_agent_that_is_still_being_made_wait_for_it() {
         for (n, answer) in (0..).zip(answers) {
             assert_eq!(answer.unwrap().contents::<i64>(), Ok(n + 1));
         }
+        assert!(thread.stop());
+    });
+}
+
+#[test]
+fn who_sent_what_an_agent_does_not_get_to_in_time_is_told_once_and_it_is_handled_all_the_same() {
+    scene(async |scene| {
+        let impatient = limits(|limits| limits.outcome = Duration::from_millis(200));
+        let router = scene.start(Router::local().limits(impatient)).await;
+        let thread = actix::Arbiter::new();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let (handled, mut all) = tokio::sync::mpsc::unbounded_channel();
+        let agent = router.spawn_on(&thread.handle(), move || {
+            does(move |msg| {
+                let number = msg.contents::<u64>().unwrap();
+                if number == 0 {
+                    gone.recv().unwrap();
+                }
+                handled.send(number).unwrap();
+                msg.handled()
+            })
+        });
+        let conn = router.connect();
+        // The first is in a handler's hands, which it blocks; two wait with it, or in the queue.
+        for number in 0..3_u64 {
+            conn.send(&agent, "TAKE", number).await.unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(soon(conn.not_delivered()).await.reason, Reason::NoOutcome);
+        }
+        let waiting = conn.deliver(&agent, "TAKE", 3_u64, LONG).await;
+        assert!(matches!(waiting, Err(DeliverError::Unknown(_))), "{waiting:?}");
+
+        go.send(()).unwrap();
+        for number in 0..4 {
+            assert_eq!(soon(all.recv()).await.unwrap(), number);
+        }
+        let after = Duration::from_millis(500);
+        assert!(tokio::time::timeout(after, conn.not_delivered()).await.is_err(), "they are told once");
         assert!(thread.stop());
     });
 }

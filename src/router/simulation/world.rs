@@ -269,6 +269,7 @@ impl World {
         for life in self.hosts.iter().flatten().filter(|life| !life.frozen) {
             if life.switch.next_timer().is_some_and(|at| at <= life.clock.now()) {
                 life.switch.tick();
+                life.switch.tell_overdue();
             }
         }
     }

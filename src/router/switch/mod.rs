@@ -254,12 +254,27 @@ impl Switch {
             self.counters.untold();
             return;
         };
-        // Nobody is told that a report did not arrive: that would have no end.
-        if let Err(unsent) = self.dispatch(report, Came::Here) {
-            self.counters.untold();
+        if !self.send_report(report) {
             // But the router that it came from knows that there was one.
             msg.debt.unreported();
+        }
+    }
+
+    /// Nobody is told that a report did not arrive: that would have no end. False if it did not.
+    pub(crate) fn send_report(&self, report: Msg) -> bool {
+        let sent = self.dispatch(report, Came::Here);
+        if let Err(unsent) = &sent {
+            self.counters.untold();
             tracing::warn!(msg = ?unsent.msg, reason = %unsent.reason, "a report did not arrive");
+        }
+        sent.is_ok()
+    }
+
+    /// Tells the senders of what agents of this router have not got to in time.
+    pub(crate) fn tell_overdue(&self) {
+        let now = self.clock.now();
+        for port in self.ports() {
+            port.tell_overdue(now);
         }
     }
 
