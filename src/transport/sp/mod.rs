@@ -1,7 +1,7 @@
 //! The transport in Rust alone: the wire of nng's Pair1 over unix sockets and TCP, on sockets that never wait.
 //!
 //! All sockets of a transport are in one set. Who serves it reads frames and tells them: the arbiter that the transport was made on, on its own thread, so that
-//! nothing is woken between a socket and an agent; else a thread that keeps it ([`home`]). Frames are written by the thread that sends them, as far as
+//! nothing is woken between a socket and an agent; else a thread that keeps it (`home`). Frames are written by the thread that sends them, as far as
 //! they fit; the rest follows when there is room.
 //!
 //! # What it promises beyond the contract
@@ -9,7 +9,7 @@
 //! - A frame that was handed over is never dropped while its pipe lives, also on accepted pipes and on ipc: `Sent` says that the system has all of it.
 //! - Any pipe may be closed at any time. What is on its way is written first; the other side reads the end at once.
 //! - `Sent` and `Closed` may be told on the calling thread, before `send` or `close` returns: hold no lock that the sink takes.
-//! - A length that a peer claims reserves nothing ([`inlet`]). Who does not shake hands within `Options::dial_limit` is hung up on.
+//! - A length that a peer claims reserves nothing (`inlet`). Who does not shake hands within `Options::dial_limit` is hung up on.
 //!
 //! # When the other side ends
 //!
