@@ -21,8 +21,8 @@ use crate::transport::{PipeId, SendError};
 /// Peers that a router keeps links to. Default 4,096: far above any network this is for, and each costs a few kilobytes.
 pub(super) const LINKS: usize = 4096;
 
-/// Links up to which those that lead nowhere are kept. Default 64, afterwards twice as many as were left the last time: so the dead cost no more than the living. In tests 2, so that it happens.
-const FEW: usize = if cfg!(test) { 2 } else { 64 };
+/// Links up to which those that lead nowhere are kept. Default 16, afterwards twice as many as were left the last time: so the dead cost no more than the living. In tests 2, so that it happens.
+const FEW: usize = if cfg!(test) { 2 } else { 16 };
 
 /// Names of ended pipes of one peer that still lead to it. Default 16: as many as it can lose while an agent has a message in its hands.
 const FORMER: usize = 16;
