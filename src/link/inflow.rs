@@ -48,6 +48,15 @@ struct Untold {
     reported: Option<u64>,
 }
 
+/// What is kept of a session in which nothing is open: its peer was given up, and may live after all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remains {
+    next: u64,
+    /// All below this number were handled; what became of the others is not known any more.
+    handled: u64,
+    version: u64,
+}
+
 /// Which messages of a frame to take.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -61,6 +70,12 @@ pub(crate) enum Verdict {
 }
 
 impl Inflow {
+    /// What to remember when no message of it is in anybody's hands.
+    pub(crate) fn remains(&self) -> Remains {
+        let failed = self.failed.keys().next().copied().unwrap_or(u64::MAX);
+        Remains { next: self.next, handled: self.settled.min(failed), version: self.version }
+    }
+
     /// Judges a frame of `count` messages numbered from `first`, and counts those taken as received.
     pub(crate) fn receive(&mut self, first: u64, count: usize) -> Verdict {
         if first > self.next {
@@ -184,6 +199,17 @@ impl Inflow {
         for untold in self.failed.values_mut() {
             untold.since = None;
         }
+    }
+}
+
+impl From<Remains> for Inflow {
+    fn from(Remains { next, handled, version }: Remains) -> Self {
+        let mut inflow = Self { next, settled: next, version, doubtful: next, ..Self::default() };
+        if handled < next {
+            let untold = Untold { upto: next, how: How::Unreported, since: None, reported: None };
+            inflow.failed.insert(handled, untold);
+        }
+        inflow
     }
 }
 

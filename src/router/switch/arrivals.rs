@@ -1,109 +1,22 @@
 //! What the transport tells: pipes that open and end, hellos, and messages that come in.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::links::Peer;
+use super::sessions::Incoming;
 use super::{Stage, Switch, Unsent};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::link::Way;
 use crate::link::hello::{self, Greeting};
-use crate::link::inflow::{Inflow, Verdict};
-use crate::msg::{Creditor, Debt, Msg};
+use crate::link::inflow::Verdict;
+use crate::msg::{Debt, Msg};
 use crate::router::names::{Came, Route};
 use crate::transport::{Event, Origin, PipeId, Transport};
 use crate::wire::{self, Bodies, Envelope, FrameKind, How, Profile, Refused};
-
-/// Sessions of peers that a router remembers. Default 8,192: two for each link. Beyond, the one that was heard of longest ago makes room: those that live are heard of every second.
-const SESSIONS: usize = 8192;
-
-/// The sessions of peers, by the sender's incarnation and the session.
-#[derive(Default)]
-pub(super) struct Sessions {
-    known: HashMap<(u64, u64), (Arc<Incoming>, u64)>,
-    /// Counts what was heard.
-    clock: u64,
-}
-
-/// The receiving end of one session, and whom its messages are settled with.
-pub(super) struct Incoming {
-    /// Not kept alive by what was once received.
-    switch: Weak<Switch>,
-    sender: u64,
-    session: u64,
-    /// Filled by whoever receives, and told by the link to its sender.
-    inflow: Arc<Mutex<Inflow>>,
-}
-
-impl Sessions {
-    /// The session, if it is known. It was heard of.
-    fn heard(&mut self, key: (u64, u64)) -> Option<Arc<Incoming>> {
-        self.clock += 1;
-        let (incoming, heard) = self.known.get_mut(&key)?;
-        *heard = self.clock;
-        Some(incoming.clone())
-    }
-
-    fn begin(&mut self, key: (u64, u64), make: impl FnOnce() -> Incoming) -> Arc<Incoming> {
-        if let Some(incoming) = self.heard(key) {
-            return incoming;
-        }
-        if self.known.len() >= SESSIONS
-            && let Some(oldest) = self.known.iter().min_by_key(|(_, (_, heard))| *heard).map(|(key, _)| *key)
-        {
-            self.known.remove(&oldest);
-        }
-        let incoming = Arc::new(make());
-        self.known.insert(key, (incoming.clone(), self.clock));
-        incoming
-    }
-
-    fn of(&self, sender: u64) -> Vec<Arc<Incoming>> {
-        let its = self.known.iter().filter(|((other, _), _)| *other == sender);
-        let mut sessions: Vec<_> = its.map(|(key, (incoming, _))| (*key, incoming.clone())).collect();
-        // So that a simulation is like the other.
-        sessions.sort_unstable_by_key(|(key, _)| *key);
-        sessions.into_iter().map(|(_, incoming)| incoming).collect()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.known.clear();
-    }
-}
-
-/// The sender's router is told what became of its message with the next receipt.
-impl Creditor for Incoming {
-    fn settle(&self, number: u64, handled: bool) {
-        self.ended(number, (!handled).then_some(How::Reported));
-    }
-
-    fn unreported(&self, number: u64) {
-        self.ended(number, Some(How::Unreported));
-    }
-
-    fn is_elsewhere(&self) -> bool {
-        true
-    }
-}
-
-impl Incoming {
-    fn ended(&self, number: u64, failed: Option<How>) {
-        let mut inflow = self.inflow.lock();
-        let is_first_news = match failed {
-            None => inflow.settle(number),
-            Some(how) => inflow.fail(number, how),
-        };
-        drop(inflow);
-        if is_first_news && let Some(switch) = self.switch.upgrade() {
-            switch.owe(self, 0, false);
-        }
-    }
-}
 
 pub(super) struct PipeInfo {
     pub(super) way: Option<Way>,
@@ -171,7 +84,7 @@ impl Switch {
     }
 
     /// Takes an event of the transport, on the transport's thread.
-    pub(crate) fn happened(self: &Arc<Self>, event: Event) {
+    pub(crate) fn happened(&self, event: Event) {
         match event {
             Event::Opened { pipe, origin, local, remote, .. } => self.opened(pipe, &origin, local, remote),
             Event::DialFailed { pipe, error } => {
@@ -259,7 +172,7 @@ impl Switch {
         peer.or_else(|| self.links.read().by_name.get(&remote?).cloned())
     }
 
-    fn received(self: &Arc<Self>, pipe: PipeId, frame: &Bytes) {
+    fn received(&self, pipe: PipeId, frame: &Bytes) {
         let outcome = match wire::kind(frame) {
             FrameKind::Message => {
                 wire::read_message(frame, Profile::Rust).map(|envelope| self.plain_message(pipe, envelope))
@@ -277,7 +190,7 @@ impl Switch {
         tracing::warn!(?pipe, %refused, "a frame was refused");
     }
 
-    fn plain_message(self: &Arc<Self>, pipe: PipeId, mut envelope: Envelope) {
+    fn plain_message(&self, pipe: PipeId, mut envelope: Envelope) {
         if let Some(greeting) = hello::read(&envelope) {
             self.greeted(pipe, &greeting);
             return;
@@ -444,7 +357,7 @@ impl Switch {
         }
     }
 
-    fn link_frame(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
+    fn link_frame(&self, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
         let peer = self.links.read().to(header.from).cloned();
         let Some(peer) = peer.filter(|_| header.to == self.incarnation) else {
             self.refused(pipe, &Refused::stale());
@@ -490,13 +403,14 @@ impl Switch {
 
     /// What was to be told to a peer about its messages may be lost.
     pub(super) fn reports_are_lost(&self, sender: u64) {
-        for incoming in self.sessions.lock().of(sender) {
+        let sessions = self.sessions.lock().of(sender);
+        for incoming in sessions {
             incoming.inflow.lock().reports_are_lost();
         }
     }
 
     /// Messages of a session: those that came before are skipped, and those in a row for one connection are put into its queue in one step.
-    fn numbered(self: &Arc<Self>, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
+    fn numbered(&self, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
         let Some(via) = self.via(pipe) else { return };
         let incoming = self.incoming(header.from, header.session);
         let verdict = incoming.inflow.lock().receive(header.first, bodies.len());
@@ -547,13 +461,13 @@ impl Switch {
     }
 
     /// The receiving end of a peer's session.
-    fn incoming(self: &Arc<Self>, sender: u64, session: u64) -> Arc<Incoming> {
-        let make = || Incoming { switch: Arc::downgrade(self), sender, session, inflow: Arc::default() };
-        self.sessions.lock().begin((sender, session), make)
+    fn incoming(&self, sender: u64, session: u64) -> Arc<Incoming> {
+        let links = self.links.read();
+        self.sessions.lock().begin((sender, session), |sender| links.to(sender).is_some())
     }
 
     /// There is news for the sender of a session.
-    fn owe(&self, incoming: &Incoming, bytes: usize, urgent: bool) {
+    pub(super) fn owe(&self, incoming: &Incoming, bytes: usize, urgent: bool) {
         let peer = self.links.read().to(incoming.sender).cloned();
         if let Some(peer) = peer {
             let (session, inflow) = (incoming.session, incoming.inflow.clone());
@@ -584,22 +498,4 @@ fn reachable(listening: &Endpoint, local: Option<&Endpoint>) -> Option<Endpoint>
 /// Whether an endpoint stands for every address of its machine: it can be listened at, not dialed.
 fn is_all_addresses(endpoint: &Endpoint) -> bool {
     endpoint.rest().rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]" | "*" | ""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_that_have_ended_make_room_and_those_that_are_heard_of_stay() {
-        let make = || Incoming { switch: Weak::new(), sender: 1, session: 0, inflow: Arc::default() };
-        let mut sessions = Sessions::default();
-        let alive = sessions.begin((1, 0), make);
-        alive.inflow.lock().receive(0, 7);
-        for session in 1..SESSIONS as u64 + 100 {
-            sessions.begin((1, session), make);
-            assert!(sessions.heard((1, 0)).is_some_and(|heard| Arc::ptr_eq(&heard, &alive)));
-        }
-        assert_eq!(sessions.of(1).len(), SESSIONS);
-    }
 }

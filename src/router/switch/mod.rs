@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod links;
+mod sessions;
 mod weight;
 
 use std::collections::{BTreeSet, HashMap};
@@ -28,8 +29,9 @@ use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
 use crate::transport::{PipeId, Transport};
 use crate::wire;
-use arrivals::{Greets, PipeInfo, Sessions};
+use arrivals::{Greets, PipeInfo};
 use links::{LINKS, Links, Peer};
+use sessions::Sessions;
 use weight::Scale;
 
 pub(crate) struct Switch {
@@ -112,7 +114,7 @@ impl Unsent {
 
 impl Switch {
     pub(crate) fn new(mode: Mode, limits: Limits, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|switch| Self {
             limits,
             counters: Counters::default(),
             board: Board::default(),
@@ -125,7 +127,7 @@ impl Switch {
             transport: OnceLock::new(),
             links: RwLock::default(),
             pipes: Mutex::default(),
-            sessions: Mutex::default(),
+            sessions: Mutex::new(Sessions::new(switch.clone())),
             scale: Arc::default(),
             timers: Mutex::default(),
             rearmed: Notify::new(),
