@@ -68,9 +68,10 @@ impl Endpoint {
     /// What carries messages there.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
-        match self.as_str().split_once("://") {
-            Some(("ipc", _)) => Scheme::Ipc,
-            Some(("tcp", _)) => Scheme::Tcp,
+        // Asked for every message: told by the first bytes.
+        match self.as_str().as_bytes() {
+            [b'i', b'p', b'c', b':', b'/', b'/', ..] => Scheme::Ipc,
+            [b't', b'c', b'p', b':', b'/', b'/', ..] => Scheme::Tcp,
             _ => Scheme::Unknown,
         }
     }

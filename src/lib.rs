@@ -31,6 +31,7 @@ mod contents;
 mod directory;
 mod error;
 mod failure;
+mod hash;
 mod link;
 mod msg;
 mod port;

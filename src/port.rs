@@ -11,15 +11,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use smol_str::SmolStr;
 use tokio::sync::{Notify, oneshot};
 
 use crate::addr::{Addr, Endpoint};
 use crate::error::RequestError;
 use crate::failure::{NotDelivered, Reason};
+use crate::hash::BySequence;
 use crate::link;
 use crate::msg::{Creditor, Debt, Msg};
-use crate::router::switch::{BySequence, Stage, Switch, Unsent};
+use crate::router::switch::{Stage, Switch, Unsent};
 use crate::subject;
 
 /// Bits of the number that a connection's messages begin with. Default 40: one restart in ten million meets the ids of the life before, and an id has five bytes.
@@ -317,12 +319,14 @@ impl Port {
     }
 
     /// Takes messages in, in order and in one step; those that cannot be come back, each with its reason.
-    pub(crate) fn deliver_all(self: &Arc<Self>, msgs: impl IntoIterator<Item = Msg>) -> Vec<Unsent> {
-        let msgs: Vec<Msg> = msgs.into_iter().filter_map(|msg| self.settle(msg)).collect();
+    pub(crate) fn deliver_all(self: &Arc<Self>, msgs: &mut SmallVec<[Msg; 2]>) -> Vec<Unsent> {
+        if msgs.iter().any(Msg::is_reply) {
+            *msgs = std::mem::take(msgs).into_iter().filter_map(|msg| self.settle(msg)).collect();
+        }
         let (mut settled, mut refused) = (Vec::new(), Vec::new());
         let waiting = {
             let mut inbox = self.inbox.lock();
-            for msg in msgs {
+            for msg in msgs.drain(..) {
                 match self.enqueue(&mut inbox, msg) {
                     Ok(debt) => settled.extend(debt.is_owed().then_some(debt)),
                     Err(unsent) => refused.push(unsent),
@@ -664,7 +668,7 @@ mod tests {
         let waker = Waker::from(wakes.clone());
         let task = Context::from_waker(&waker);
         assert!(port.poll_take(&task).is_pending());
-        assert!(port.deliver_all(numbered(0..10)).is_empty());
+        assert!(port.deliver_all(&mut numbered(0..10).collect()).is_empty());
         port.deliver(numbered(10..11).next().unwrap()).unwrap();
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         assert!(port.poll_take(&task).is_ready());
@@ -680,12 +684,12 @@ mod tests {
     #[test]
     fn what_has_no_room_or_nobody_comes_back_with_its_reason() {
         let port = agents_port(3);
-        let refused = port.deliver_all(numbered(0..5));
+        let refused = port.deliver_all(&mut numbered(0..5).collect());
         assert!(refused.iter().all(|unsent| unsent.reason == Reason::MailboxFull && unsent.room.is_some()));
         assert_eq!(numbers(refused.into_iter().map(|unsent| unsent.msg)), [3, 4]);
         port.close(Reason::AgentStopped);
         assert!(port.is_empty());
-        let refused = port.deliver_all(numbered(5..6));
+        let refused = port.deliver_all(&mut numbered(5..6).collect());
         assert_eq!(refused[0].reason, Reason::AgentStopped);
     }
 }

@@ -209,6 +209,9 @@ impl<'a> Chaos<'a> {
         let descriptors = slope(later.iter().map(|sample| (sample.0, sample.2))) * 60.0;
         let most = later.iter().map(|sample| sample.1).fold(0.0, f64::max);
         let is_flat = memory * minutes < RISE && descriptors * minutes < 3.0;
+        let fifths = self.samples.chunks(self.samples.len().div_ceil(5));
+        let means = fifths.map(|part| part.iter().map(|sample| sample.1).sum::<f64>() / part.len() as f64);
+        println!("memory of the spared process, mean of each fifth: {:.0?} KiB", means.collect::<Vec<_>>());
         println!(
             "{} the spared process: {most:.0} KiB at most, slope {memory:+.1} KiB a minute, {descriptors:+.2} descriptors a minute",
             if is_flat { "ok  " } else { "FAIL" }
@@ -253,10 +256,10 @@ pub(crate) fn end(node: &mut Child) -> bool {
     false
 }
 
-/// Resident memory in KiB, and open descriptors.
+/// Resident memory of its own in KiB, without the pages of the program, which come as its rarer parts are first used; and open descriptors.
 pub(crate) fn burden(process: &Child) -> (f64, f64) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap_or_default();
     let kib = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0.0);
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", process.id())).map_or(0, Iterator::count);
     (kib, descriptors as f64)

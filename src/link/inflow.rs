@@ -83,6 +83,8 @@ impl Inflow {
         }
         let skip = usize::try_from(self.next - first).unwrap_or(usize::MAX).min(count);
         self.next = self.next.max(first.saturating_add(count as u64));
+        // Whoever receives owes a receipt, and what is settled until then is told in it.
+        self.news |= count > 0;
         Verdict::Take { skip }
     }
 
@@ -233,9 +235,10 @@ mod tests {
     fn what_is_settled_out_of_order_is_told_in_ranges_until_they_meet() {
         let mut inflow = Inflow::default();
         inflow.receive(0, 10);
-        assert!(inflow.settle(3));
-        assert!(!inflow.settle(5));
-        inflow.settle(4);
+        assert!(!inflow.settle(3), "a receipt is owed for what was received");
+        inflow.receipt(7, 0, 0);
+        assert!(inflow.settle(5));
+        assert!(!inflow.settle(4));
         inflow.settle(8);
         let receipt = inflow.receipt(7, 0, 0);
         assert_eq!((receipt.settled, receipt.beyond.as_slice()), (0, &[(3, 6), (8, 9)][..]));

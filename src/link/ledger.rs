@@ -105,7 +105,7 @@ pub(crate) struct Ledger {
 /// What a receipt tells.
 #[derive(Default)]
 pub(crate) struct News {
-    /// What is settled, and whether a handler was called with it.
+    /// What is settled and somebody waits for, and whether a handler was called with it.
     pub(crate) settled: Vec<(Debt, bool)>,
     /// What the peer could not read.
     pub(crate) unread: Vec<Ticket>,
@@ -262,10 +262,16 @@ impl Ledger {
         let freed = self.accept(receipt.accepted);
         self.accepted = self.accepted.max(receipt.accepted);
         self.heard = self.heard.max(receipt.version);
+        // Where nobody waits for the outcome of its own message, there is nothing to tell.
+        let told = |settled: &mut Vec<_>, debt: Debt, handled| {
+            if debt.is_owed() {
+                settled.push((debt, handled));
+            }
+        };
         for failed in &receipt.failed {
             match failed.how {
                 How::Reported => {
-                    self.settle(failed.from, failed.upto, |ticket| news.settled.push((ticket.debt, false)));
+                    self.settle(failed.from, failed.upto, |ticket| told(&mut news.settled, ticket.debt, false));
                 }
                 How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.push(ticket)),
                 How::Unreported => self.settle(failed.from, failed.upto, |ticket| news.unreported.push(ticket)),
@@ -273,7 +279,7 @@ impl Ledger {
         }
         let ranges = receipt.beyond.iter().copied();
         for (from, upto) in std::iter::once((0, receipt.settled)).chain(ranges) {
-            self.settle(from, upto, |ticket| news.settled.push((ticket.debt, true)));
+            self.settle(from, upto, |ticket| told(&mut news.settled, ticket.debt, true));
         }
         self.trim();
         freed
@@ -402,10 +408,17 @@ mod tests {
         head.into()
     }
 
+    /// Waits for outcomes, and does nothing with them.
+    struct Waits;
+
+    impl crate::msg::Creditor for Waits {
+        fn settle(&self, _: u64, _: bool) {}
+    }
+
     /// Books so many messages of 10 bytes, and sends them.
     fn book(ledger: &mut Ledger, count: usize, sent: bool, since: Instant) {
         for _ in 0..count {
-            let (debt, place) = (Debt::NONE, None);
+            let (debt, place) = (Debt::to(std::sync::Arc::new(Waits), 0), None);
             ledger.add(Message { envelope: envelope(), net: None, debt, place, size: 10, since });
         }
         if sent {

@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 
 use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
+use crate::hash::Seeded;
 use crate::msg::Debt;
 use crate::transport::{DialError, PipeId};
 use crate::wire::{self, Block, Envelope, FrameKind, Mood, Profile, Receipt};
@@ -155,7 +156,7 @@ pub(crate) struct Link {
     session: u64,
     queue: VecDeque<Queued>,
     /// By destination, as seen from the peer.
-    places: HashMap<Addr, Place>,
+    places: HashMap<Addr, Place, Seeded>,
     ledger: Ledger,
     held: usize,
     /// Sessions of the peer about which there is news to tell.
@@ -244,7 +245,7 @@ impl Link {
             tokens: seed,
             session: scramble(seed),
             queue: VecDeque::new(),
-            places: HashMap::new(),
+            places: HashMap::default(),
             ledger: Ledger::default(),
             held: 0,
             owed: BTreeMap::new(),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
+use crate::hash::Seeded;
 
 /// Endpoints remembered as reached through a gateway. Default 1,024: more peers than one machine talks to; beyond, all are learned anew.
 const GATEWAYS: usize = 1024;
@@ -47,11 +48,11 @@ pub(crate) struct Names {
     ipc: Vec<Endpoint>,
     tcp: Vec<Endpoint>,
     /// Our ends of tcp pipes: peers that we dialed may know us by them.
-    pipes: HashSet<Endpoint>,
+    pipes: HashSet<Endpoint, Seeded>,
     /// Those that have ended: answers to what was sent on them come on others.
     former: VecDeque<Endpoint>,
     /// The router of this machine through which an endpoint of the network was heard of.
-    gateways: HashMap<Endpoint, Endpoint>,
+    gateways: HashMap<Endpoint, Endpoint, Seeded>,
 }
 
 impl Names {
@@ -60,9 +61,9 @@ impl Names {
             mode,
             ipc: Vec::new(),
             tcp: Vec::new(),
-            pipes: HashSet::new(),
+            pipes: HashSet::default(),
             former: VecDeque::new(),
-            gateways: HashMap::new(),
+            gateways: HashMap::default(),
         }
     }
 

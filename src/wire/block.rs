@@ -4,6 +4,7 @@
 //! it comes from and goes to, and their connections; its ids; its subject; symbols and `meta`; and to the end its contents, as Ion, untouched. Numbers are LEB128, ids zigzag before.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use super::gate::check;
@@ -28,10 +29,13 @@ const TO: u8 = 1 << 6;
 const SHORT: Malformed = Malformed(&"a message in a frame that ends too soon");
 const ODD: Malformed = Malformed(&"a message in a frame with a number out of range");
 
+/// The endpoints of a frame. Four have place without an allocation: net and machine of a sender and a receiver.
+pub(super) type Endpoints = SmallVec<[Endpoint; 4]>;
+
 /// Messages as they travel together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Block {
-    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) endpoints: Endpoints,
     pub(super) bytes: Vec<u8>,
     count: usize,
 }
@@ -39,7 +43,7 @@ pub struct Block {
 /// Messages as they came: slices of their frame, read one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bodies {
-    endpoints: Vec<Endpoint>,
+    endpoints: Endpoints,
     bytes: Bytes,
     count: usize,
 }
@@ -142,7 +146,7 @@ impl Block {
 
 impl Bodies {
     /// The messages in `bytes`, not looked into; as many as are said.
-    pub(super) fn new(endpoints: Vec<Endpoint>, bytes: Bytes) -> Result<Self, Malformed> {
+    pub(super) fn new(endpoints: Endpoints, bytes: Bytes) -> Result<Self, Malformed> {
         if endpoints.len() > ENDPOINTS {
             return Err(Malformed(&"more endpoints than a router knows"));
         }

@@ -3,9 +3,11 @@
 //! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the last receipt heard of it, the sender's mood, the number of the first message, the
 //! receipts as a list of lists; and, if there are messages, the endpoints they name as a list and the messages as a blob ([`Block`]). Nothing in it needs a symbol table.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
-use super::block::{Block, Bodies};
+use super::block::{Block, Bodies, Endpoints};
 use super::ion::{self, Container, Kind, MARKER, Malformed, Reader};
 use super::refused::{Fault, Refused, RefusedKind};
 use crate::addr::Endpoint;
@@ -14,6 +16,14 @@ use crate::addr::Endpoint;
 const SCHEMA: &str = "L1";
 /// Receipts in one frame, and ranges in one receipt. Default 1,024: two routers have two or three sessions, and tell 64 ranges.
 const MAX_RECEIPTS: usize = 1024;
+
+/// Endpoints of frames that each thread remembers. Default 64, of at most 128 bytes: the peers of a busy router, in 8 KiB.
+const SHARED: usize = 64;
+const LONGEST_SHARED: usize = 128;
+
+thread_local! {
+    static RECENT: RefCell<[Option<Endpoint>; SHARED]> = const { RefCell::new([const { None }; SHARED]) };
+}
 
 /// What kind of frame came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +162,8 @@ impl Refused {
 
 fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Bodies), Malformed> {
     reader.take(MARKER.len())?;
-    let schema = reader.value()?.ok_or(Malformed(&"a frame without values"))?;
-    if schema.body != SCHEMA.as_bytes() {
+    let schema = reader.value()?.ok_or(Malformed(&"a frame without values"))?.body;
+    if schema != SCHEMA.as_bytes() {
         return Err(Malformed(&"a frame of another schema"));
     }
     let (from, to) = (number(reader)?, number(reader)?);
@@ -161,10 +171,10 @@ fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Bodies), Malf
     let mood = Mood { closing: mood & 1 != 0, hushed: mood & 2 != 0 };
     let header = Header { from, to, session, heard, mood, first: number(reader)?, receipts: receipts(reader)? };
     if reader.is_at_end() {
-        return Ok((header, Bodies::new(Vec::new(), Bytes::new())?));
+        return Ok((header, Bodies::new(Endpoints::new(), Bytes::new())?));
     }
     let mut names = list(reader)?;
-    let mut endpoints = Vec::new();
+    let mut endpoints = Endpoints::new();
     while !names.is_at_end() {
         endpoints.push(endpoint(&mut names)?);
     }
@@ -176,14 +186,27 @@ fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Bodies), Malf
 }
 
 fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
-    let name = names.value()?.ok_or(Malformed(&"an endpoint is a string"))?;
-    match std::str::from_utf8(name.body) {
-        Ok(text) if name.header.kind == Kind::String && !name.header.is_null() => Ok(Endpoint::new(text)),
-        _ => Err(Malformed(&"an endpoint is a string")),
+    const ODD: Malformed = Malformed(&"an endpoint is a string");
+    let name = match names.plain(Kind::String) {
+        Some(name) => name,
+        None => names.value()?.filter(|name| name.header.kind == Kind::String && !name.is_null()).ok_or(ODD)?.body,
+    };
+    let fresh = || std::str::from_utf8(name).map(Endpoint::new).map_err(|_| ODD);
+    if name.len() > LONGEST_SHARED {
+        return fresh();
     }
+    // That of an earlier frame if it is remembered: frame after frame the same few cost no memory.
+    let place = name.len() + name.iter().rev().take(3).map(|&byte| usize::from(byte)).sum::<usize>();
+    RECENT.with_borrow_mut(|recent| match &mut recent[place % SHARED] {
+        Some(endpoint) if endpoint.as_str().as_bytes() == name => Ok(endpoint.clone()),
+        place => Ok(place.insert(fresh()?).clone()),
+    })
 }
 
 fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
+    if let Some(bytes) = reader.plain(Kind::Positive).filter(|bytes| bytes.len() <= 8) {
+        return Ok(bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)));
+    }
     let value = reader.value()?.ok_or(Malformed(&"a header without its numbers"))?;
     let magnitude = ion::magnitude(value.body).and_then(|magnitude| u64::try_from(magnitude).ok());
     match magnitude {
@@ -208,7 +231,9 @@ fn write_numbers(numbers: impl Iterator<Item = u64>, out: &mut Vec<u8>) {
     for number in numbers {
         ion::write_uint(number, out);
     }
-    ion::close(list, out);
+    if out.len() > list {
+        ion::close(list, out);
+    }
 }
 
 fn receipts(reader: &mut Reader<'_>) -> Result<Vec<Receipt>, Malformed> {
@@ -260,6 +285,9 @@ fn ranges<T>(
 }
 
 fn list<'a>(reader: &mut Reader<'a>) -> Result<Reader<'a>, Malformed> {
+    if let Some(body) = reader.plain(Kind::List) {
+        return Ok(Reader::new(body));
+    }
     let list = reader.value()?.ok_or(Malformed(&"a header without receipts"))?;
     if list.header.kind != Kind::List {
         return Err(Malformed(&"receipts are lists"));

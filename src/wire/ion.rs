@@ -115,6 +115,28 @@ impl Kind {
         })
     }
 
+    /// The high half of a header of a value of this type.
+    #[inline]
+    fn code(self) -> u8 {
+        match self {
+            Self::Null | Self::Nop => 0,
+            Self::Bool => 1,
+            Self::Positive => 2,
+            Self::Negative => 3,
+            Self::Float => 4,
+            Self::Decimal => 5,
+            Self::Timestamp => 6,
+            Self::Symbol => 7,
+            Self::String => 8,
+            Self::Clob => 9,
+            Self::Blob => 10,
+            Self::List => 11,
+            Self::Sexp => 12,
+            Self::Struct => 13,
+            Self::Annotated => 14,
+        }
+    }
+
     /// The type's name, for people.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -227,6 +249,24 @@ impl<'a> Reader<'a> {
         let taken = self.bytes.get(self.at..self.at + len).ok_or(TRUNCATED)?;
         self.at += len;
         Ok(taken)
+    }
+
+    /// The body of the next value if it is of this type, without annotations, padding before it, or null: what this library writes. Else nothing is passed.
+    #[inline]
+    pub(crate) fn plain(&mut self, kind: Kind) -> Option<&'a [u8]> {
+        let mut ahead = *self;
+        let header = ahead.byte().ok()?;
+        let len = match header & 0x0F {
+            15 => return None,
+            LENGTH_FOLLOWS => ahead.var_uint().ok()?,
+            low => usize::from(low),
+        };
+        let body = ahead.take(len).ok()?;
+        if header >> 4 != kind.code() {
+            return None;
+        }
+        self.at = ahead.at;
+        Some(body)
     }
 
     /// A number in groups of seven bits, the last one marked: lengths, field names, annotations.
@@ -435,7 +475,7 @@ pub(crate) fn write_uint(value: u64, out: &mut Vec<u8>) {
 fn write_magnitude(negative: bool, magnitude: u64, out: &mut Vec<u8>) {
     let len = 8 - magnitude.leading_zeros() as usize / 8;
     out.push(if negative { 0x30 } else { 0x20 } | len as u8);
-    out.extend(magnitude.to_be_bytes().iter().skip(8 - len));
+    out.extend_from_slice(magnitude.to_be_bytes().get(8 - len..).unwrap_or_default());
 }
 
 /// Writes an int of up to 128 bits and a sign.

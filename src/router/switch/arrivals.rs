@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::links::Peer;
 use super::sessions::Incoming;
@@ -42,7 +43,7 @@ struct Via {
 #[derive(Default)]
 struct Row {
     number: u64,
-    msgs: Vec<Msg>,
+    msgs: SmallVec<[Msg; 2]>,
 }
 
 /// What a pipe is for that only says hello to a Python router.
@@ -358,31 +359,33 @@ impl Switch {
     }
 
     fn link_frame(&self, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
-        let peer = self.links.read().to(header.from).cloned();
+        let (peer, beside) = {
+            let links = self.links.read();
+            (links.to(header.from).cloned(), links.beside(header.from))
+        };
         let Some(peer) = peer.filter(|_| header.to == self.incarnation) else {
             self.refused(pipe, &Refused::stale());
             return self.begin_anew(pipe);
         };
-        self.with(&peer, |link, now, acts| link.heard(header.mood, now, acts));
+        let session = self.with(&peer, |link, now, acts| {
+            let session = link.session();
+            link.heard(header.mood, now, acts);
+            for receipt in header.receipts.iter().filter(|receipt| receipt.session == session) {
+                link.receipt(receipt, now, acts);
+            }
+            session
+        });
         // It lives, by whichever of its names it is known.
-        for peer in self.links.read().beside(header.from) {
+        for peer in beside {
             self.with(&peer, |link, now, acts| link.heard(header.mood, now, acts));
         }
-        let incoming = self.sessions.lock().heard((header.from, header.session));
-        if let Some(incoming) = incoming {
-            incoming.inflow.lock().heard(header.heard);
-        }
-        for receipt in &header.receipts {
+        for receipt in header.receipts.iter().filter(|receipt| receipt.session != session) {
             let told = self.links.read().by_session.get(&receipt.session).cloned();
             if let Some(told) = told {
                 self.with(&told, |link, now, acts| link.receipt(receipt, now, acts));
             }
         }
-        if !bodies.is_empty() {
-            self.numbered(pipe, header, bodies);
-        } else if header.first > 0 && self.incoming(header.from, header.session).inflow.lock().misses(header.first) {
-            self.begin_anew(pipe);
-        }
+        self.numbered(pipe, &peer, header, bodies);
     }
 
     /// Ends a pipe whose sender and this router disagree about what has been: it dials again, introduces itself, and sends what is missing.
@@ -410,14 +413,28 @@ impl Switch {
     }
 
     /// Messages of a session: those that came before are skipped, and those in a row for one connection are put into its queue in one step.
-    fn numbered(&self, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
-        let Some(via) = self.via(pipe) else { return };
-        let incoming = self.incoming(header.from, header.session);
-        let verdict = incoming.inflow.lock().receive(header.first, bodies.len());
+    fn numbered(&self, pipe: PipeId, peer: &Arc<Peer>, header: &wire::Header, bodies: &Bodies) {
+        let is_told_nothing = bodies.is_empty() && header.first == 0;
+        let incoming = if is_told_nothing {
+            self.sessions.lock().heard((header.from, header.session))
+        } else {
+            Some(self.incoming(header.from, header.session))
+        };
+        let Some(incoming) = incoming else { return };
+        let verdict = {
+            let mut inflow = incoming.inflow.lock();
+            inflow.heard(header.heard);
+            match bodies.len() {
+                0 if inflow.misses(header.first) => Verdict::Gap,
+                0 => return,
+                count => inflow.receive(header.first, count),
+            }
+        };
         let Verdict::Take { skip } = verdict else {
             tracing::debug!(?pipe, first = header.first, "messages are missing");
             return self.begin_anew(pipe);
         };
+        let Some(via) = self.via(pipe) else { return };
         let mut row = Row::default();
         for (number, read) in (header.first..).zip(bodies.iter()).skip(skip) {
             match read {
@@ -432,7 +449,7 @@ impl Switch {
             }
         }
         self.end_row(&mut row);
-        self.owe(&incoming, bodies.size(), via.urgent);
+        self.owe_to(peer, &incoming, bodies.size(), via.urgent);
     }
 
     /// Adds a message to the row if it is for the same connection, or ends the row and begins another.
@@ -453,10 +470,9 @@ impl Switch {
 
     fn end_row(&self, row: &mut Row) {
         let port = self.port(row.number).filter(|_| !row.msgs.is_empty());
-        let msgs = row.msgs.drain(..);
         match port {
-            Some(port) => self.tell(port.deliver_all(msgs)),
-            None => self.tell(msgs.map(|msg| Unsent::because(msg, Reason::NoSuchConnection))),
+            Some(port) => self.tell(port.deliver_all(&mut row.msgs)),
+            None => self.tell(row.msgs.drain(..).map(|msg| Unsent::because(msg, Reason::NoSuchConnection))),
         }
     }
 
@@ -470,9 +486,13 @@ impl Switch {
     pub(super) fn owe(&self, incoming: &Incoming, bytes: usize, urgent: bool) {
         let peer = self.links.read().to(incoming.sender).cloned();
         if let Some(peer) = peer {
-            let (session, inflow) = (incoming.session, incoming.inflow.clone());
-            self.with(&peer, |link, now, acts| link.owe(session, inflow, bytes, urgent, now, acts));
+            self.owe_to(&peer, incoming, bytes, urgent);
         }
+    }
+
+    fn owe_to(&self, peer: &Arc<Peer>, incoming: &Incoming, bytes: usize, urgent: bool) {
+        let (session, inflow) = (incoming.session, incoming.inflow.clone());
+        self.with(peer, |link, now, acts| link.owe(session, inflow, bytes, urgent, now, acts));
     }
 
     /// A router that ends takes answers, and what directories say, and nothing new.

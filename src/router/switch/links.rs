@@ -1,5 +1,6 @@
 //! The links of a router: found by name, told what happens, and what they decide carried out.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use super::arrivals::{PipeInfo, came_over};
 use super::{Stage, Switch};
 use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
+use crate::hash::Seeded;
 use crate::link::{Act, Link, Me, Way};
 use crate::msg::Msg;
 use crate::router::names::{Came, Route};
@@ -27,14 +29,19 @@ const FEW: usize = if cfg!(test) { 2 } else { 16 };
 /// Names of ended pipes of one peer that still lead to it. Default 16: as many as it can lose while an agent has a message in its hands.
 const FORMER: usize = 16;
 
+thread_local! {
+    // What links ask for is written into the same place again and again.
+    static ACTS: Cell<Vec<Act>> = const { Cell::new(Vec::new()) };
+}
+
 #[derive(Default)]
 pub(super) struct Links {
-    pub(super) by_name: HashMap<Endpoint, Arc<Peer>>,
+    pub(super) by_name: HashMap<Endpoint, Arc<Peer>, Seeded>,
     /// Names that lead to the link to another name, because that life of a router said it listens there: no longer than it lives.
-    learned: HashMap<Endpoint, u64>,
+    learned: HashMap<Endpoint, u64, Seeded>,
     /// The links to one life of a router: several if it is known by names of which nobody knew that they are one's. The last is the newest.
-    by_incarnation: HashMap<u64, Vec<Arc<Peer>>>,
-    pub(super) by_session: HashMap<u64, Arc<Peer>>,
+    by_incarnation: HashMap<u64, Vec<Arc<Peer>>, Seeded>,
+    pub(super) by_session: HashMap<u64, Arc<Peer>, Seeded>,
     /// So many were left when those that lead nowhere were let go.
     left: usize,
 }
@@ -135,7 +142,7 @@ impl Switch {
 
     /// Lets a link decide, and does what it says.
     pub(super) fn with<R>(&self, peer: &Arc<Peer>, decide: impl FnOnce(&mut Link, Instant, &mut Vec<Act>) -> R) -> R {
-        let mut acts = Vec::new();
+        let mut acts = ACTS.take();
         let (new_session, has_room);
         let result = {
             let mut guarded = peer.link.lock();
@@ -162,9 +169,10 @@ impl Switch {
             links.by_session.remove(&old);
             links.by_session.insert(new, peer.clone());
         }
-        for act in acts {
+        for act in acts.drain(..) {
             self.carry_out(peer, act);
         }
+        ACTS.set(acts);
         // Not after every look: a try that found no room would wake those who wait for it, itself among them, for ever.
         if has_room {
             peer.room.notify_waiters();

@@ -10,7 +10,6 @@ mod sessions;
 mod weight;
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -22,6 +21,7 @@ use crate::addr::{Addr, DIRECTORY, Endpoint};
 use crate::config::Limits;
 use crate::directory::Board;
 use crate::failure::Reason;
+use crate::hash::BySequence;
 use crate::msg::Msg;
 use crate::port::Port;
 use crate::router::clock::Clock;
@@ -46,7 +46,7 @@ pub(crate) struct Switch {
     next_port: AtomicU64,
     transport: OnceLock<Arc<dyn Transport>>,
     links: RwLock<Links>,
-    pipes: Mutex<HashMap<PipeId, PipeInfo>>,
+    pipes: Mutex<HashMap<PipeId, PipeInfo, BySequence>>,
     sessions: Mutex<Sessions>,
     scale: Arc<Scale>,
     timers: Mutex<BTreeSet<(Instant, Endpoint)>>,
@@ -55,33 +55,6 @@ pub(crate) struct Switch {
     /// An agent was told to shut the router down.
     pub(crate) shutdown_asked: Notify,
     ended: watch::Sender<bool>,
-}
-
-/// Hashes numbers that count up, and that nobody outside can choose: as quick as an index, and nothing is kept for those that are gone.
-pub(crate) type BySequence = BuildHasherDefault<Sequence>;
-
-#[derive(Default)]
-pub(crate) struct Sequence(u64);
-
-impl Hasher for Sequence {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The golden ratio's fraction: neighbours end far apart.
-        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-
-    fn write_i64(&mut self, number: i64) {
-        self.write_u64(number as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// A message that was not sent.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::Switch;
+use crate::hash::Seeded;
 use crate::link::inflow::{Inflow, Remains};
 use crate::msg::Creditor;
 use crate::wire::How;
@@ -22,9 +23,9 @@ type Key = (u64, u64);
 pub(super) struct Sessions {
     /// Not kept alive by what was once received.
     switch: Weak<Switch>,
-    whole: HashMap<Key, Known<Arc<Incoming>>>,
+    whole: HashMap<Key, Known<Arc<Incoming>>, Seeded>,
     /// Those that nobody spoke to us about any more, and in which nothing was open.
-    ended: HashMap<Key, Known<Remains>>,
+    ended: HashMap<Key, Known<Remains>, Seeded>,
     /// So many were left whole the last time.
     left: usize,
     /// Counts what was heard.

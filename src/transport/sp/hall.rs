@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use tokio::task::AbortHandle;
 
 use super::inlet::{Fault, HANDSHAKE, Inlet};
 use super::net::{self, Ready};
 use super::pipe::Pipe;
 use super::{Job, Shared};
 use crate::addr::{Endpoint, Scheme};
+use crate::hash::BySequence;
 use crate::transport::lane::Lane;
 use crate::transport::sockets::check_dialable;
 use crate::transport::{DialError, Event, Origin};
@@ -37,7 +39,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Hall {
-    sockets: HashMap<u64, Socket>,
+    sockets: HashMap<u64, Socket, BySequence>,
     due: BinaryHeap<Reverse<(Instant, u64, Due)>>,
     scratch: Vec<u8>,
 }
@@ -49,6 +51,8 @@ struct Socket {
     stage: Stage,
     inlet: Inlet,
     heard: bool,
+    /// The arbiter's task that reads it.
+    reader: Option<AbortHandle>,
 }
 
 enum Stage {
@@ -182,7 +186,10 @@ impl Hall {
         }
         let inlet = Inlet::new(pipe.ipc, shared.options.max_frame);
         let origin = Origin::Dialed(to.clone());
-        self.sockets.insert(key, Socket { pipe, origin, socket: None, stage: Stage::Waiting, inlet, heard: false });
+        self.sockets.insert(
+            key,
+            Socket { pipe, origin, socket: None, stage: Stage::Waiting, inlet, heard: false, reader: None },
+        );
         if let Err(error) = check_dialable(&to) {
             return self.finish(shared, key, error);
         }
@@ -266,8 +273,10 @@ impl Hall {
             let pipe = Arc::new(Pipe::new(id, ipc, false, Lane::new(shared.outlet.clone())));
             let inlet = Inlet::new(ipc, shared.options.max_frame);
             let origin = Origin::Accepted(Some(listener.at.clone()));
-            self.sockets
-                .insert(id.0, Socket { pipe, origin, socket: None, stage: Stage::Waiting, inlet, heard: false });
+            self.sockets.insert(
+                id.0,
+                Socket { pipe, origin, socket: None, stage: Stage::Waiting, inlet, heard: false, reader: None },
+            );
             self.after(shared, shared.options.dial_limit, id.0, Due::ShakeLimit);
             self.shake(shared, id.0, socket);
         }
@@ -311,12 +320,21 @@ impl Hall {
                 socket.pipe.tell_sent();
             }
         }
-        for _ in 0..READS {
-            if !self.read(shared, key) {
-                return false;
-            }
+        (0..READS).all(|_| self.read(shared, key))
+    }
+
+    /// Reads what an open connection has to say. Whether there may be more; none if it has ended.
+    pub(super) fn attend(&mut self, shared: &Arc<Shared>, key: u64) -> Option<bool> {
+        let more = (0..READS).all(|_| self.read(shared, key));
+        self.sockets.contains_key(&key).then_some(more)
+    }
+
+    /// From now on this task reads the connection, as others may. Ends it if the connection has ended.
+    pub(super) fn is_read_by(&mut self, key: u64, reader: AbortHandle) {
+        match self.sockets.get_mut(&key) {
+            Some(socket) => socket.reader = Some(reader),
+            None => reader.abort(),
         }
-        true
     }
 
     /// Reads once. Whether there may be more.
@@ -385,6 +403,9 @@ impl Hall {
     fn opened(&mut self, shared: &Arc<Shared>, key: u64, fd: &Arc<OwnedFd>) {
         let Some(socket) = self.sockets.get_mut(&key) else { return };
         let (pipe, origin) = (socket.pipe.clone(), socket.origin.clone());
+        if let Err(error) = shared.set.let_in(&**fd, key) {
+            return self.finish(shared, key, DialError::System(error.to_string()));
+        }
         socket.stage = Stage::Open;
         let is_to_speak = pipe.ipc && !pipe.dialed;
         let (local, remote) = if pipe.ipc { (None, None) } else { net::ends(fd) };
@@ -395,6 +416,7 @@ impl Hall {
         }
         let (local, remote) = (local.map(net::endpoint), remote.map(net::endpoint));
         pipe.lane.open(Event::Opened { pipe: pipe.id, origin, local, remote, pid });
+        shared.welcome(key, fd.clone());
         if is_to_speak {
             self.after(shared, shared.options.silent_limit, key, Due::Silent);
         }
@@ -407,6 +429,11 @@ impl Hall {
     }
 
     // ---- ends ------------------------------------------------------------------------------
+
+    /// It cannot be served.
+    pub(super) fn give_up(&mut self, shared: &Arc<Shared>, key: u64) {
+        self.finish(shared, key, DialError::Closed);
+    }
 
     /// It has ended: told, and let go of.
     fn finish(&mut self, shared: &Arc<Shared>, key: u64, error: DialError) {
@@ -432,6 +459,11 @@ impl Hall {
         if let Some(socket) = self.sockets.remove(&key) {
             if let Some(fd) = &socket.socket {
                 shared.set.remove(&**fd);
+                // The other side reads the end now, also if an arbiter that does not come round holds the descriptor.
+                net::end(fd);
+            }
+            if let Some(reader) = socket.reader {
+                reader.abort();
             }
             socket.pipe.let_go();
             shared.forget(socket.pipe.id);

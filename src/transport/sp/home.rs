@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -13,6 +14,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -37,6 +39,8 @@ pub(super) struct Home {
     keeper_dozes: AtomicBool,
     /// The keeper watches the set, and is called by its bell.
     keeper_serves: AtomicBool,
+    /// Open connections that the arbiter does not watch yet.
+    newcomers: Mutex<Vec<(u64, Arc<OwnedFd>)>>,
 }
 
 impl Home {
@@ -82,8 +86,22 @@ impl Shared {
         self.home.call_keeper();
     }
 
+    /// A connection is open: the arbiter is to watch it, if there is one.
+    pub(super) fn welcome(&self, key: u64, socket: Arc<OwnedFd>) {
+        if self.home.arbiter_serves.load(Ordering::SeqCst) {
+            self.home.newcomers.lock().push((key, socket));
+            self.home.waker.wake();
+        }
+    }
+
     fn turn(self: &Arc<Self>, ready: &Ready) -> bool {
         self.hall.lock().turn(self, ready)
+    }
+
+    /// The arbiter has done its part.
+    fn came_round(&self) {
+        self.home.turns.fetch_add(1, Ordering::Relaxed);
+        self.home.rouse_keeper();
     }
 
     /// A frame did not fit, and nobody serves who would know better.
@@ -99,23 +117,30 @@ pub(super) fn settle(shared: &Arc<Shared>) -> io::Result<()> {
     if actix::Arbiter::try_current().is_none() || tokio::runtime::Handle::try_current().is_err() {
         return Ok(());
     }
-    #[allow(
-        deprecated,
-        reason = "its fault needs a type that gives out a descriptor it does not own; an OwnedFd is open for as long as this is"
-    )]
-    let set = AsyncFd::with_interest(shared.set.handle()?, Interest::READABLE)?;
+    let doors = watched(Arc::new(shared.set.handle()?))?;
     shared.home.arbiter_serves.store(true, Ordering::SeqCst);
     let resident = Resident(shared.clone());
     actix::spawn(async move {
         let mut ready = Ready::new();
-        while resident.comes_round(&set, &mut ready).await {
+        while resident.comes_round(&doors, &mut ready).await {
             while resident.turn(&ready) {
                 others_first().await;
-                resident.0.set.look(Some(Duration::ZERO), &mut ready);
+                resident.0.set.look_at_doors(&mut ready);
             }
         }
     });
     Ok(())
+}
+
+/// A descriptor that the arbiter watches.
+type Watched = AsyncFd<Arc<OwnedFd>>;
+
+#[allow(
+    deprecated,
+    reason = "its fault needs a type that gives out a descriptor it does not own; an OwnedFd is open for as long as this is"
+)]
+fn watched(descriptor: Arc<OwnedFd>) -> io::Result<Watched> {
+    AsyncFd::with_interest(descriptor, Interest::READABLE)
 }
 
 /// The arbiter's task; when it ends, with its System or the transport, the keeper serves.
@@ -123,26 +148,42 @@ struct Resident(Arc<Shared>);
 
 impl Resident {
     /// Waits until something is ready or asked for; false at the end.
-    async fn comes_round(&self, set: &AsyncFd<std::os::fd::OwnedFd>, ready: &mut Ready) -> bool {
-        poll_fn(|cx| self.poll(set, ready, cx)).await
+    async fn comes_round(&self, doors: &Watched, ready: &mut Ready) -> bool {
+        poll_fn(|cx| self.poll(doors, ready, cx)).await
     }
 
     fn turn(&self, ready: &Ready) -> bool {
         let more = self.0.turn(ready);
-        self.0.home.turns.fetch_add(1, Ordering::Relaxed);
-        self.0.home.rouse_keeper();
+        self.0.came_round();
         more
     }
 
-    fn poll(&self, set: &AsyncFd<std::os::fd::OwnedFd>, ready: &mut Ready, cx: &mut Context) -> Poll<bool> {
+    /// Each open connection is watched by a task of its own.
+    fn take_in_newcomers(&self) {
+        let newcomers = std::mem::take(&mut *self.0.home.newcomers.lock());
+        for (key, socket) in newcomers {
+            match watched(socket) {
+                Ok(socket) => {
+                    let reader = actix::spawn(attend(self.0.clone(), key, socket)).abort_handle();
+                    self.0.hall.lock().is_read_by(key, reader);
+                }
+                Err(error) => {
+                    tracing::error!(pipe = key, %error, "a connection cannot be watched, and was ended");
+                    self.0.hall.lock().give_up(&self.0, key);
+                }
+            }
+        }
+    }
+
+    fn poll(&self, doors: &Watched, ready: &mut Ready, cx: &mut Context) -> Poll<bool> {
         let shared = &self.0;
         shared.home.waker.register(cx.waker());
         ready.clear();
-        match set.poll_read_ready(cx) {
+        match doors.poll_read_ready(cx) {
             Poll::Ready(Ok(mut guard)) => {
                 // Before the look: what comes after it is told anew.
                 guard.clear_ready();
-                shared.set.look(Some(Duration::ZERO), ready);
+                shared.set.look_at_doors(ready);
             }
             Poll::Ready(Err(_)) => return Poll::Ready(false),
             Poll::Pending => {}
@@ -150,15 +191,16 @@ impl Resident {
         if shared.is_over() {
             return Poll::Ready(false);
         }
+        self.take_in_newcomers();
         if ready.is_empty() && !shared.jobs.is_waiting() {
             // A look that found nothing asks again: readiness was cleared.
-            return self.again(set, cx);
+            return self.again(doors, cx);
         }
         Poll::Ready(true)
     }
 
-    fn again(&self, set: &AsyncFd<std::os::fd::OwnedFd>, cx: &mut Context) -> Poll<bool> {
-        if set.poll_read_ready(cx).is_ready() {
+    fn again(&self, doors: &Watched, cx: &mut Context) -> Poll<bool> {
+        if doors.poll_read_ready(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -168,7 +210,25 @@ impl Resident {
 impl Drop for Resident {
     fn drop(&mut self) {
         self.0.home.arbiter_serves.store(false, Ordering::SeqCst);
+        self.0.home.newcomers.lock().clear();
         self.0.home.call_keeper();
+    }
+}
+
+/// Reads one connection, for as long as it is open and there is an arbiter.
+async fn attend(shared: Arc<Shared>, key: u64, socket: Watched) {
+    while let Ok(mut ready) = poll_fn(|cx| socket.poll_read_ready(cx)).await {
+        // Before the look: what comes after it is told anew. That the other side has ended stays.
+        ready.clear_ready();
+        loop {
+            let more = shared.hall.lock().attend(&shared, key);
+            shared.came_round();
+            match more {
+                None => return,
+                Some(true) => others_first().await,
+                Some(false) => break,
+            }
+        }
     }
 }
 
@@ -201,7 +261,9 @@ pub(super) fn keep(shared: &Arc<Shared>) {
         // While there are no connections, nothing but the first one wakes it.
         let serves = watch.is_stuck || hall.is_empty() || !home.arbiter_serves.load(Ordering::SeqCst);
         // In the hall: whoever is in it next, and has something due sooner, knows how to call.
-        home.keeper_serves.store(serves, Ordering::SeqCst);
+        if home.keeper_serves.swap(serves, Ordering::SeqCst) && !serves {
+            shared.set.unring();
+        }
         let beat = (!hall.is_empty() && (!serves || watch.is_stuck)).then_some(watch.beat);
         let due = hall.next_due().map(|at| at.saturating_duration_since(Instant::now()));
         drop(hall);

@@ -52,6 +52,7 @@ use super::sockets::{NO_SCHEME, host_and_port, invalid, raise_descriptor_limit, 
 use super::workers::Workers;
 use super::{DialError, EventSink, ListenError, Options, PipeId, SendError, Transport};
 use crate::addr::{Endpoint, Scheme};
+use crate::hash::BySequence;
 
 /// How long a shutdown waits for the closing itself, which takes milliseconds.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -69,7 +70,7 @@ struct Shared {
     options: Options,
     outlet: Arc<Outlet>,
     set: Set,
-    pipes: RwLock<HashMap<PipeId, Arc<Pipe>>>,
+    pipes: RwLock<HashMap<PipeId, Arc<Pipe>, BySequence>>,
     listeners: RwLock<HashMap<u64, Arc<Listener>>>,
     jobs: Jobs,
     hall: Mutex<Hall>,

@@ -24,12 +24,18 @@ const KEEP_TRIES: u32 = 3;
 /// Sockets told of at once.
 const EVENTS: usize = 64;
 const BELL: u64 = 0;
+const DOORS: u64 = u64::MAX;
 
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 const NEVER_WAITS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 /// Watched sockets, each under a key above 0, and a bell that any thread can ring.
+///
+/// Whoever serves alone watches it all. An arbiter watches the doors, and each open connection by itself: one look less for each message.
 pub(super) struct Set {
-    epoll: OwnedFd,
+    all: OwnedFd,
+    /// What is no open connection, or waits for room to write.
+    doors: OwnedFd,
     bell: OwnedFd,
 }
 
@@ -45,13 +51,19 @@ impl Ready {
         self.0.clear();
     }
 
+    fn fill(&mut self, epoll: &OwnedFd, wait: Option<&Timespec>) {
+        self.0.reserve(EVENTS);
+        // An interrupted look has found nothing.
+        let _ = epoll::wait(epoll, rustix::buffer::spare_capacity(&mut self.0), wait);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// There may be more.
     pub(super) fn is_full(&self) -> bool {
-        self.0.len() == EVENTS
+        self.0.len() >= EVENTS
     }
 
     /// Keys, whether one can be written to, and whether its other side has ended: then what is read last is the end.
@@ -66,15 +78,16 @@ impl Ready {
 
 impl Set {
     pub(super) fn new() -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let (all, doors) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
-        Ok(Self { epoll, bell })
+        epoll::add(&all, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
+        epoll::add(&all, &doors, EventData::new_u64(DOORS), EventFlags::IN)?;
+        Ok(Self { all, doors, bell })
     }
 
-    /// The set itself can be watched.
+    /// The doors themselves can be watched.
     pub(super) fn handle(&self) -> io::Result<OwnedFd> {
-        self.epoll.try_clone()
+        self.doors.try_clone()
     }
 
     pub(super) fn ring(&self) {
@@ -90,28 +103,55 @@ impl Set {
 
     /// What is ready, after at most `wait` (for ever if none). Whether the bell is ringing.
     pub(super) fn look(&self, wait: Option<Duration>, ready: &mut Ready) -> bool {
-        ready.clear();
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
-        // An interrupted look has found nothing.
-        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready.0), wait.as_ref());
-        let found = ready.0.len();
-        ready.0.retain(|event| event.data.u64() != BELL);
-        ready.0.len() < found
+        ready.clear();
+        ready.fill(&self.all, wait.as_ref());
+        let is_at = |key: u64| ready.0.iter().any(|event| event.data.u64() == key);
+        let (rings, doors) = (is_at(BELL), is_at(DOORS));
+        ready.0.retain(|event| event.data.u64() != BELL && event.data.u64() != DOORS);
+        if doors {
+            ready.fill(&self.doors, Some(&NO_WAIT));
+        }
+        rings
     }
 
+    /// What is ready at the doors.
+    pub(super) fn look_at_doors(&self, ready: &mut Ready) {
+        ready.clear();
+        ready.fill(&self.doors, Some(&NO_WAIT));
+    }
+
+    /// Watches a socket at the doors.
     pub(super) fn add(&self, socket: impl AsFd, key: u64, writing: bool) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(key), interest(true, writing))?)
+        Ok(epoll::add(&self.doors, socket, EventData::new_u64(key), interest(true, writing))?)
     }
 
-    /// Changes what is looked for.
+    /// Changes what is looked for at the doors.
     pub(super) fn change(&self, socket: impl AsFd, key: u64, reading: bool, writing: bool) {
         // A socket that has been taken out is not looked for any more.
-        let _ = epoll::modify(&self.epoll, socket, EventData::new_u64(key), interest(reading, writing));
+        let _ = epoll::modify(&self.doors, socket, EventData::new_u64(key), interest(reading, writing));
     }
 
-    pub(super) fn remove(&self, socket: impl AsFd) {
+    /// A connection is open, and only read from now on.
+    pub(super) fn let_in(&self, socket: impl AsFd + Copy, key: u64) -> io::Result<()> {
+        epoll::add(&self.all, socket, EventData::new_u64(key), interest(true, false))?;
+        Ok(epoll::delete(&self.doors, socket)?)
+    }
+
+    /// An open connection waits for room to write, or does not any more.
+    pub(super) fn wait_for_room(&self, socket: impl AsFd, key: u64, waits: bool) {
+        // It has been taken out if this fails, or is there already.
+        let _ = if waits {
+            epoll::add(&self.doors, socket, EventData::new_u64(key), interest(false, true))
+        } else {
+            epoll::delete(&self.doors, socket)
+        };
+    }
+
+    pub(super) fn remove(&self, socket: impl AsFd + Copy) {
         // Closing it would remove it too, once nobody holds it any more.
-        let _ = epoll::delete(&self.epoll, socket);
+        let _ = epoll::delete(&self.doors, socket);
+        let _ = epoll::delete(&self.all, socket);
     }
 }
 
@@ -201,6 +241,11 @@ pub(super) fn write(socket: &OwnedFd, head: &[u8], frame: &[u8], from: usize) ->
 pub(super) fn end_writing(socket: &OwnedFd) {
     // Fails only if it has ended already.
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+}
+
+/// Nothing more is said or heard.
+pub(super) fn end(socket: &OwnedFd) {
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }
 
 /// Both ends of a TCP connection.

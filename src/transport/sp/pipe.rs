@@ -76,7 +76,7 @@ impl Pipe {
         out.busy = true;
         if written < head.1 + frame.len() {
             out.rest = Some(Rest { head, frame, at: written });
-            set.change(&*socket, self.id.0, true, true);
+            set.wait_for_room(&*socket, self.id.0, true);
             return Ok(Handed::InPart);
         }
         Ok(Handed::Whole)
@@ -95,7 +95,7 @@ impl Pipe {
         let gone = rest.at == rest.head.1 + rest.frame.len();
         if gone || !out.open {
             out.rest = None;
-            set.change(&**socket, self.id.0, true, false);
+            set.wait_for_room(&**socket, self.id.0, false);
         }
         gone && out.open
     }
