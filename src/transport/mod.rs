@@ -132,6 +132,15 @@ pub trait Transport: Send + Sync + 'static {
     /// Gives the frame back: the previous one is still on its way, or the pipe is gone.
     fn send(&self, pipe: PipeId, frame: Bytes) -> Result<(), SendError>;
 
+    /// The same for who asks before the next frame: where the system has all of this one at once, no `Sent` follows.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    fn hand_over(&self, pipe: PipeId, frame: Bytes) -> Result<Handed, SendError> {
+        self.send(pipe, frame).map(|()| Handed::Going)
+    }
+
     /// Ends a pipe. `Closed` follows, or `DialFailed` if it was not opened yet, unless the end has been told already; nothing else is
     /// told of it any more. The peer learns of it when closing is safe.
     fn close(&self, pipe: PipeId);
@@ -139,6 +148,15 @@ pub trait Transport: Send + Sync + 'static {
     /// Ends everything: no listening, no pipes, no socket files, no events afterwards. Waits at most `limit` for what is on its way,
     /// and a moment for the closing itself. May be called from a sink, and twice.
     fn shutdown(&self, limit: Duration);
+}
+
+/// What has become of a frame that was [handed over](Transport::hand_over).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// The system has it: the next may be handed over.
+    Gone,
+    /// It is on its way: `Sent` follows.
+    Going,
 }
 
 /// What happened.

@@ -367,11 +367,20 @@ impl Switch {
             self.refused(pipe, &Refused::stale());
             return self.begin_anew(pipe);
         };
+        let Some(via) = self.via(pipe) else { return };
+        let received = self.receive(header, bodies.len());
+        let owed = match &received {
+            Some((incoming, Verdict::Take { .. })) => Some(incoming),
+            _ => None,
+        };
         let session = self.with(&peer, |link, now, acts| {
             let session = link.session();
             link.heard(header.mood, now, acts);
             for receipt in header.receipts.iter().filter(|receipt| receipt.session == session) {
                 link.receipt(receipt, now, acts);
+            }
+            if let Some(incoming) = owed {
+                link.owe(incoming.session, incoming.inflow.clone(), bodies.size(), via.urgent, now, acts);
             }
             session
         });
@@ -385,7 +394,33 @@ impl Switch {
                 self.with(&told, |link, now, acts| link.receipt(receipt, now, acts));
             }
         }
-        self.numbered(pipe, &peer, header, bodies);
+        match received {
+            Some((incoming, Verdict::Take { skip })) => self.numbered(&via, &incoming, header.first, bodies, skip),
+            Some((_, Verdict::Gap)) => {
+                tracing::debug!(?pipe, first = header.first, "messages are missing");
+                self.begin_anew(pipe);
+            }
+            None => {}
+        }
+    }
+
+    /// Notes what has come of a session, if it is known or something has come: which of these messages are new, or that some before them are missing.
+    fn receive(&self, header: &wire::Header, count: usize) -> Option<(Arc<Incoming>, Verdict)> {
+        let incoming = if count == 0 && header.first == 0 {
+            self.sessions.lock().heard((header.from, header.session))?
+        } else {
+            self.incoming(header.from, header.session)
+        };
+        let verdict = {
+            let mut inflow = incoming.inflow.lock();
+            inflow.heard(header.heard);
+            match count {
+                0 if inflow.misses(header.first) => Verdict::Gap,
+                0 => return None,
+                count => inflow.receive(header.first, count),
+            }
+        };
+        Some((incoming, verdict))
     }
 
     /// Ends a pipe whose sender and this router disagree about what has been: it dials again, introduces itself, and sends what is missing.
@@ -413,43 +448,21 @@ impl Switch {
     }
 
     /// Messages of a session: those that came before are skipped, and those in a row for one connection are put into its queue in one step.
-    fn numbered(&self, pipe: PipeId, peer: &Arc<Peer>, header: &wire::Header, bodies: &Bodies) {
-        let is_told_nothing = bodies.is_empty() && header.first == 0;
-        let incoming = if is_told_nothing {
-            self.sessions.lock().heard((header.from, header.session))
-        } else {
-            Some(self.incoming(header.from, header.session))
-        };
-        let Some(incoming) = incoming else { return };
-        let verdict = {
-            let mut inflow = incoming.inflow.lock();
-            inflow.heard(header.heard);
-            match bodies.len() {
-                0 if inflow.misses(header.first) => Verdict::Gap,
-                0 => return,
-                count => inflow.receive(header.first, count),
-            }
-        };
-        let Verdict::Take { skip } = verdict else {
-            tracing::debug!(?pipe, first = header.first, "messages are missing");
-            return self.begin_anew(pipe);
-        };
-        let Some(via) = self.via(pipe) else { return };
+    fn numbered(&self, via: &Via, incoming: &Arc<Incoming>, first: u64, bodies: &Bodies, skip: usize) {
         let mut row = Row::default();
-        for (number, read) in (header.first..).zip(bodies.iter()).skip(skip) {
+        for (number, read) in (first..).zip(bodies.iter()).skip(skip) {
             match read {
-                Ok(envelope) => match self.let_in(&via, envelope, Debt::to(incoming.clone(), number)) {
+                Ok(envelope) => match self.let_in(via, envelope, Debt::to(incoming.clone(), number)) {
                     Ok(msg) => self.in_row(&mut row, msg, via.came),
                     Err(unsent) => self.tell([unsent]),
                 },
                 Err(refused) => {
-                    self.refused(pipe, &refused);
-                    incoming.inflow.lock().fail(number, How::Unread);
+                    self.refused(via.pipe, &refused);
+                    incoming.ended(number, Some(How::Unread));
                 }
             }
         }
         self.end_row(&mut row);
-        self.owe_to(peer, &incoming, bodies.size(), via.urgent);
     }
 
     /// Adds a message to the row if it is for the same connection, or ends the row and begins another.
@@ -486,13 +499,9 @@ impl Switch {
     pub(super) fn owe(&self, incoming: &Incoming, bytes: usize, urgent: bool) {
         let peer = self.links.read().to(incoming.sender).cloned();
         if let Some(peer) = peer {
-            self.owe_to(&peer, incoming, bytes, urgent);
+            let (session, inflow) = (incoming.session, incoming.inflow.clone());
+            self.with(&peer, |link, now, acts| link.owe(session, inflow, bytes, urgent, now, acts));
         }
-    }
-
-    fn owe_to(&self, peer: &Arc<Peer>, incoming: &Incoming, bytes: usize, urgent: bool) {
-        let (session, inflow) = (incoming.session, incoming.inflow.clone());
-        self.with(peer, |link, now, acts| link.owe(session, inflow, bytes, urgent, now, acts));
     }
 
     /// A router that ends takes answers, and what directories say, and nothing new.

@@ -18,7 +18,7 @@ use crate::link::{Act, Link, Me, Way};
 use crate::msg::Msg;
 use crate::router::names::{Came, Route};
 use crate::subject;
-use crate::transport::{PipeId, SendError};
+use crate::transport::{Handed, PipeId, SendError};
 
 /// Peers that a router keeps links to. Default 4,096: far above any network this is for, and each costs a few kilobytes.
 pub(super) const LINKS: usize = 4096;
@@ -143,34 +143,17 @@ impl Switch {
     /// Lets a link decide, and does what it says.
     pub(super) fn with<R>(&self, peer: &Arc<Peer>, decide: impl FnOnce(&mut Link, Instant, &mut Vec<Act>) -> R) -> R {
         let mut acts = ACTS.take();
-        let (new_session, has_room);
-        let result = {
-            let mut guarded = peer.link.lock();
-            let before = guarded.link.burden();
-            let result = decide(&mut guarded.link, self.clock.now(), &mut acts);
-            // Dialed under the lock: the link must know its pipe before anything happens on it.
-            acts.retain(|act| match act {
-                Act::Dial(endpoint) => {
-                    self.dial(peer, &mut guarded.link, endpoint);
-                    false
+        let (result, mut has_room) = self.decide(peer, &mut acts, decide);
+        loop {
+            let mut sent = None;
+            for act in acts.drain(..) {
+                match act {
+                    Act::Send(pipe, frame) => sent = self.send(peer, pipe, frame).then_some(pipe).or(sent),
+                    act => self.carry_out(peer, act),
                 }
-                _ => true,
-            });
-            self.arm(peer, &mut guarded);
-            let session = guarded.link.session();
-            new_session = (guarded.session != session).then_some((guarded.session, session));
-            guarded.session = session;
-            let after = guarded.link.burden();
-            has_room = after.0 < before.0 || after.1 < before.1;
-            result
-        };
-        if let Some((old, new)) = new_session {
-            let mut links = self.links.write();
-            links.by_session.remove(&old);
-            links.by_session.insert(new, peer.clone());
-        }
-        for act in acts.drain(..) {
-            self.carry_out(peer, act);
+            }
+            let Some(pipe) = sent else { break };
+            has_room |= self.decide(peer, &mut acts, |link, now, acts| link.sent(pipe, now, acts)).1;
         }
         ACTS.set(acts);
         // Not after every look: a try that found no room would wake those who wait for it, itself among them, for ever.
@@ -178,6 +161,37 @@ impl Switch {
             peer.room.notify_waiters();
         }
         result
+    }
+
+    /// What the link says, and whether it has more room than before.
+    fn decide<R>(
+        &self,
+        peer: &Arc<Peer>,
+        acts: &mut Vec<Act>,
+        decide: impl FnOnce(&mut Link, Instant, &mut Vec<Act>) -> R,
+    ) -> (R, bool) {
+        let mut guarded = peer.link.lock();
+        let before = guarded.link.burden();
+        let result = decide(&mut guarded.link, self.clock.now(), acts);
+        // Dialed under the lock: the link must know its pipe before anything happens on it.
+        acts.retain(|act| match act {
+            Act::Dial(endpoint) => {
+                self.dial(peer, &mut guarded.link, endpoint);
+                false
+            }
+            _ => true,
+        });
+        self.arm(peer, &mut guarded);
+        let (old, new) = (guarded.session, guarded.link.session());
+        guarded.session = new;
+        let after = guarded.link.burden();
+        drop(guarded);
+        if old != new {
+            let mut links = self.links.write();
+            links.by_session.remove(&old);
+            links.by_session.insert(new, peer.clone());
+        }
+        (result, after.0 < before.0 || after.1 < before.1)
     }
 
     pub(super) fn dial(&self, peer: &Arc<Peer>, link: &mut Link, endpoint: &Endpoint) {
@@ -191,7 +205,6 @@ impl Switch {
 
     fn carry_out(&self, peer: &Arc<Peer>, act: Act) {
         match act {
-            Act::Send(pipe, frame) => self.send(peer, pipe, frame),
             Act::Close(pipe) => {
                 if let Some(transport) = self.transport.get() {
                     transport.close(pipe);
@@ -224,14 +237,15 @@ impl Switch {
                 tracing::debug!(peer = %peer.name, %reason, "a router is gone");
                 self.peer_gone(peer, &reason);
             }
-            Act::Dial(_) => unreachable!("dialed under the lock"),
+            Act::Dial(_) | Act::Send(..) => unreachable!("done before"),
         }
     }
 
-    pub(super) fn send(&self, peer: &Arc<Peer>, pipe: PipeId, frame: Bytes) {
-        let Some(transport) = self.transport.get() else { return };
-        let refused = match transport.send(pipe, frame) {
-            Ok(()) => return,
+    /// Hands a frame to the transport. Whether there is room for the next.
+    fn send(&self, peer: &Arc<Peer>, pipe: PipeId, frame: Bytes) -> bool {
+        let Some(transport) = self.transport.get() else { return false };
+        let refused = match transport.hand_over(pipe, frame) {
+            Ok(handed) => return handed == Handed::Gone,
             Err(SendError::Gone(frame)) => frame,
             Err(SendError::Busy(frame)) => {
                 tracing::error!(?pipe, "a frame was sent before the previous one had left");
@@ -240,6 +254,7 @@ impl Switch {
         };
         // `Closed` follows, or has been: the link sends it on its next pipe, or reports it.
         self.with(peer, |link, now, acts| link.bounced(pipe, &refused, now, acts));
+        false
     }
 
     fn abandon(&self, peer: &Arc<Peer>) {

@@ -122,7 +122,8 @@ impl Sessions {
 }
 
 impl Incoming {
-    fn ended(&self, number: u64, failed: Option<How>) {
+    /// A message has come to its end: a handler was called with it, or none because of this.
+    pub(super) fn ended(&self, number: u64, failed: Option<How>) {
         let mut inflow = self.inflow.lock();
         let is_first_news = match failed {
             None => inflow.settle(number),

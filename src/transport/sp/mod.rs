@@ -45,12 +45,12 @@ use rustix::io::Errno;
 use self::hall::Hall;
 use self::home::Home;
 use self::net::Set;
-use self::pipe::{Handed, Pipe};
+use self::pipe::{Pipe, Written};
 use super::claim::Claim;
 use super::lane::{Lane, Outlet};
 use super::sockets::{NO_SCHEME, host_and_port, invalid, raise_descriptor_limit, with_port};
 use super::workers::Workers;
-use super::{DialError, EventSink, ListenError, Options, PipeId, SendError, Transport};
+use super::{DialError, Event, EventSink, Handed, ListenError, Options, PipeId, SendError, Transport};
 use crate::addr::{Endpoint, Scheme};
 use crate::hash::BySequence;
 
@@ -202,18 +202,28 @@ impl Transport for SpTransport {
     }
 
     fn send(&self, pipe: PipeId, frame: Bytes) -> Result<(), SendError> {
+        let found = self.shared.pipes.read().get(&pipe).cloned();
+        if self.hand_over(pipe, frame)? == Handed::Gone
+            && let Some(pipe) = found
+        {
+            pipe.lane.tell(Event::Sent { pipe: pipe.id });
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, pipe: PipeId, frame: Bytes) -> Result<Handed, SendError> {
         let shared = &self.shared;
         let found = shared.pipes.read().get(&pipe).cloned();
         let Some(pipe) = found.filter(|_| !shared.is_over()) else { return Err(SendError::Gone(frame)) };
         match pipe.send(&shared.set, frame)? {
-            Handed::Whole => pipe.tell_sent(),
-            Handed::InPart => shared.home.rouse_keeper(),
-            Handed::Broken(frame) => {
+            Written::Whole => return Ok(Handed::Gone),
+            Written::InPart => shared.home.rouse_keeper(),
+            Written::Broken(frame) => {
                 shared.ask(Job::Broken(pipe.id));
                 return Err(SendError::Gone(frame));
             }
         }
-        Ok(())
+        Ok(Handed::Going)
     }
 
     fn close(&self, pipe: PipeId) {

@@ -38,8 +38,8 @@ struct Rest {
 }
 
 /// What has become of a frame that was handed over.
-pub(super) enum Handed {
-    /// The system has it, and `Sent` may be told.
+pub(super) enum Written {
+    /// The system has it.
     Whole,
     /// The rest goes when there is room.
     InPart,
@@ -62,7 +62,7 @@ impl Pipe {
         }
     }
 
-    pub(super) fn send(&self, set: &Set, frame: Bytes) -> Result<Handed, SendError> {
+    pub(super) fn send(&self, set: &Set, frame: Bytes) -> Result<Written, SendError> {
         let mut out = self.out.lock();
         let Some(socket) = out.socket.clone().filter(|_| out.open) else { return Err(SendError::Gone(frame)) };
         if out.busy {
@@ -71,15 +71,15 @@ impl Pipe {
         let head = head(self.ipc, frame.len());
         let Ok(written) = net::write(&socket, &head.0[..head.1], &frame, 0) else {
             out.open = false;
-            return Ok(Handed::Broken(frame));
+            return Ok(Written::Broken(frame));
         };
-        out.busy = true;
         if written < head.1 + frame.len() {
+            out.busy = true;
             out.rest = Some(Rest { head, frame, at: written });
             set.wait_for_room(&*socket, self.id.0, true);
-            return Ok(Handed::InPart);
+            return Ok(Written::InPart);
         }
-        Ok(Handed::Whole)
+        Ok(Written::Whole)
     }
 
     /// Writes more of a frame that did not fit. Whether it has gone now.
