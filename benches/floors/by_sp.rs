@@ -1,4 +1,4 @@
-//! The library on sockets in Rust alone, beside itself on nng and beside a bare unix socket that coalesces.
+//! The library on sockets in Rust alone, beside itself on nng and beside a bare socket that coalesces.
 
 use crate::Run;
 use crate::load::{Load, Outcome};
@@ -22,12 +22,7 @@ pub(crate) fn measure(run: &mut Run) {
             if !run.wants(&name) {
                 continue;
             }
-            let [ours, by_nng, bare] = if over == "ipc" {
-                take_turns(run, ["sp", "ours", "unix"], over, load, placed)
-            } else {
-                let [ours, by_nng] = take_turns(run, ["sp", "ours"], over, load, placed);
-                [ours, by_nng, Vec::new()]
-            };
+            let [ours, by_nng, bare] = take_turns(run, ["sp", "ours", "bare"], over, load, placed);
             let (lost, disordered) = (ours.iter().map(|o| o.lost).sum(), ours.iter().map(|o| o.disordered).sum());
             let figures = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.figure * scale).collect();
             let cpus = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.cpu).collect();
@@ -35,10 +30,8 @@ pub(crate) fn measure(run: &mut Run) {
             run.report.add(row.lost(lost, disordered));
             let cpu = Row::new(format!("{name}, CPU of both"), "us/op", cpus(&ours), cpus(&by_nng));
             run.report.add(cpu.beside("ours by nng"));
-            if !bare.is_empty() {
-                let row = Row::new(format!("{name}, bare"), unit, figures(&ours), figures(&bare));
-                run.report.add(row.beside("a unix socket").lost(lost, disordered));
-            }
+            let row = Row::new(format!("{name}, bare"), unit, figures(&ours), figures(&bare));
+            run.report.add(row.beside("a bare socket").lost(lost, disordered));
         }
     }
 }

@@ -22,7 +22,7 @@
 //!   *one pipe* is the best that nng can do, plain Pair1 both ways, with buffers of 1,024 messages where many are on their way.
 //! - `two hops/*`: the client reaches the server through a router that passes on, tcp and then a unix socket.
 //! - `size/*` (`size`): what a router costs that holds much, beside one that holds little.
-//! - `sp, *` (`by_sp`): the same on sockets in Rust alone; the floors are the library on nng, and a bare unix socket.
+//! - `sp, *` (`by_sp`): the same on sockets in Rust alone; the floors are the library on nng, and a bare socket.
 //! - `tcp, not dialable/*`: the client does not listen, so it is answered on the pipe that it dialed.
 //! - `cold start/*` (`start`): from before a program's process is made until its parent has read that it was answered; at the end the library shuts
 //!   down in order, which `until its end` adds. The floor dials and asks with raw nng.
@@ -35,6 +35,7 @@
 #![allow(clippy::expect_used, reason = "a measurement that cannot go on ends")]
 #![allow(clippy::cast_precision_loss, reason = "counts and nanoseconds stay far below 2^52")]
 
+mod bare;
 mod by_sp;
 mod counts;
 mod in_process;
@@ -46,7 +47,6 @@ mod raw;
 mod report;
 mod size;
 mod start;
-mod unix;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,7 +97,7 @@ fn main() -> ExitCode {
         ["@client", ref rest @ ..] => pairs::client(rest),
         ["@server", "ours", ref rest @ ..] => ours::server(rest),
         ["@server", "raw", ref rest @ ..] => raw::server(rest),
-        ["@server", "unix", ref rest @ ..] => unix::server(rest),
+        ["@server", "bare", ref rest @ ..] => bare::server(rest),
         ["@server", "many", ref rest @ ..] => size::many(rest),
         ["@size", ref rest @ ..] => size::child(rest),
         ["@cold", ref rest @ ..] => start::cold_client(rest),

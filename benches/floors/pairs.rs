@@ -6,7 +6,7 @@ use crate::kid::Kid;
 use crate::load::{self, Load, Outcome, cpu_micros};
 use crate::raw::Shape;
 use crate::report::Row;
-use crate::{Run, ours, raw, unix};
+use crate::{Run, bare, ours, raw};
 
 /// A client that takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -27,8 +27,8 @@ pub(crate) fn client(words: &[&str]) {
             let outcome = client.run(load).await;
             Outcome { cpu: cpu_of(&client.server) - before, ..outcome }
         }),
-        "unix" => {
-            let mut client = unix::Client::start(folder);
+        "bare" => {
+            let mut client = bare::Client::start(over, folder);
             client.warm_up();
             let before = cpu_of(&client.server);
             let outcome = client.run(load);
@@ -113,21 +113,14 @@ fn rates(run: &mut Run, over: &str, title: &str) {
         }
         let figures = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.figure * scale).collect();
         let cpus = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.cpu).collect();
-        let [ours, floor, socket] = if over == "ipc" {
-            take_turns(run, ["ours", Shape::Buffered.word(), "unix"], over, load, "anywhere")
-        } else {
-            let [ours, floor] = take_turns(run, ["ours", Shape::Buffered.word()], over, load, "anywhere");
-            [ours, floor, Vec::new()]
-        };
+        let [ours, floor, socket] = take_turns(run, ["ours", Shape::Buffered.word(), "bare"], over, load, "anywhere");
         let (lost, disordered) = (ours.iter().map(|o| o.lost).sum(), ours.iter().map(|o| o.disordered).sum());
         let row = Row::new(&name, unit, figures(&ours), figures(&floor)).beside("nng, one pipe, buffers");
         run.report.add(row.lost(lost, disordered));
         let cpu = Row::new(format!("{name}, CPU of both"), "us/op", cpus(&ours), cpus(&floor));
         run.report.add(cpu.beside("nng, one pipe, buffers"));
-        if !socket.is_empty() {
-            let row = Row::new(format!("{name}, bare"), unit, figures(&ours), figures(&socket));
-            run.report.add(row.beside("a coalescing unix socket").lost(lost, disordered));
-        }
+        let row = Row::new(format!("{name}, bare"), unit, figures(&ours), figures(&socket));
+        run.report.add(row.beside("a coalescing socket").lost(lost, disordered));
     }
 }
 

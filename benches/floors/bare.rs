@@ -1,6 +1,7 @@
-//! A bare unix socket whose writer coalesces: what the machine can do without any protocol. A frame is its length, its kind, and the body.
+//! A bare socket, unix or TCP, whose writer coalesces: what the machine can do without any protocol. A frame is its length, its kind, and the body.
 
 use std::io::{BufReader, BufWriter, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,19 +14,31 @@ const ONE_WAY: u8 = b'E';
 /// Bytes that are written at once. As much as a frame of the library holds.
 const BUFFER: usize = 64 << 10;
 
+type Reader = BufReader<Box<dyn Read + Send>>;
+type Writer = BufWriter<Box<dyn Write + Send>>;
+
 pub(crate) struct Client {
     pub(crate) server: Kid,
-    writer: BufWriter<UnixStream>,
-    reader: BufReader<UnixStream>,
+    writer: Writer,
+    reader: Reader,
 }
 
 impl Client {
-    pub(crate) fn start(folder: &str) -> Self {
-        let server = Kid::start(&["@server", "unix", &format!("{folder}/unix")]);
-        let stream = UnixStream::connect(server.ready()).expect("a unix socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let reader = BufReader::with_capacity(BUFFER, stream.try_clone().expect("another handle"));
-        Self { server, writer: BufWriter::with_capacity(BUFFER, stream), reader }
+    /// Over tcp, or else a unix socket.
+    pub(crate) fn start(over: &str, folder: &str) -> Self {
+        let at = if over.starts_with("tcp") { "127.0.0.1:0".to_owned() } else { format!("{folder}/unix") };
+        let server = Kid::start(&["@server", "bare", &at]);
+        let at = server.ready();
+        let (reader, writer) = if at.starts_with('/') {
+            let stream = UnixStream::connect(at).expect("a unix socket");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            of_unix(stream)
+        } else {
+            let stream = TcpStream::connect(at).expect("a tcp socket");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            of_tcp(stream)
+        };
+        Self { server, writer, reader }
     }
 
     pub(crate) fn warm_up(&mut self) {
@@ -90,27 +103,43 @@ impl Client {
     }
 }
 
-/// The other process: answers questions, when there is nothing more to read, and counts the rest.
+/// The other process: answers questions, when there is nothing more to read, and counts the rest. It listens at a path or an address.
 pub(crate) fn server(words: &[&str]) {
-    let [path] = *words else { panic!("a path") };
-    let listener = UnixListener::bind(path).expect("a unix socket");
+    let [at] = *words else { panic!("a path or an address") };
     let tally = Arc::new(Tally::default());
     let counted = tally.clone();
-    std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("a client");
-        let mut writer = BufWriter::with_capacity(BUFFER, stream.try_clone().expect("another handle"));
-        let mut reader = BufReader::with_capacity(BUFFER, stream);
-        while let Some((kind, text)) = read(&mut reader) {
-            match kind {
-                QUESTION => write(&mut writer, QUESTION, &text),
-                _ => counted.arrived(&text),
-            }
-            if reader.buffer().is_empty() && writer.flush().is_err() {
-                return;
-            }
+    if at.starts_with('/') {
+        let listener = UnixListener::bind(at).expect("a unix socket");
+        std::thread::spawn(move || answer(of_unix(listener.accept().expect("a client").0), &counted));
+        serve(at, &tally);
+    }
+    let listener = TcpListener::bind(at).expect("a tcp socket");
+    let at = listener.local_addr().expect("its address").to_string();
+    std::thread::spawn(move || answer(of_tcp(listener.accept().expect("a client").0), &counted));
+    serve(&at, &tally);
+}
+
+fn answer((mut reader, mut writer): (Reader, Writer), tally: &Tally) {
+    while let Some((kind, text)) = read(&mut reader) {
+        match kind {
+            QUESTION => write(&mut writer, QUESTION, &text),
+            _ => tally.arrived(&text),
         }
-    });
-    serve(path, &tally);
+        if reader.buffer().is_empty() && writer.flush().is_err() {
+            return;
+        }
+    }
+}
+
+fn of_unix(stream: UnixStream) -> (Reader, Writer) {
+    let other = stream.try_clone().expect("another handle");
+    (BufReader::with_capacity(BUFFER, Box::new(other)), BufWriter::with_capacity(BUFFER, Box::new(stream)))
+}
+
+fn of_tcp(stream: TcpStream) -> (Reader, Writer) {
+    stream.set_nodelay(true).expect("an option");
+    let other = stream.try_clone().expect("another handle");
+    (BufReader::with_capacity(BUFFER, Box::new(other)), BufWriter::with_capacity(BUFFER, Box::new(stream)))
 }
 
 fn write(writer: &mut impl Write, kind: u8, body: &str) {
