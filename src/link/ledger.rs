@@ -53,7 +53,16 @@ pub(crate) struct Head {
     pub(crate) reply_to: Option<i64>,
 }
 
+impl Ticket {
+    /// What is in it, out of its place.
+    fn take(&mut self) -> Self {
+        let (head, debt, place) = (self.head.clone(), mem::take(&mut self.debt), self.place.take());
+        Self { head, debt, place, told: self.told }
+    }
+}
+
 impl Head {
+    #[inline]
     pub(crate) fn of(envelope: Envelope) -> Self {
         let Envelope { from, to, subject, id, reply_to, .. } = envelope;
         Self { from, to, subject, id, reply_to }
@@ -221,6 +230,7 @@ impl Ledger {
         self.number(Ticket { head: Head::of(envelope), debt, place, told: false }, since);
     }
 
+    #[inline]
     fn number(&mut self, ticket: Ticket, since: Instant) {
         self.next += 1;
         match self.booked.back_mut() {
@@ -263,23 +273,23 @@ impl Ledger {
         self.accepted = self.accepted.max(receipt.accepted);
         self.heard = self.heard.max(receipt.version);
         // Where nobody waits for the outcome of its own message, there is nothing to tell.
-        let told = |settled: &mut Vec<_>, debt: Debt, handled| {
+        let told = |settled: &mut Vec<_>, debt: &mut Debt, handled| {
             if debt.is_owed() {
-                settled.push((debt, handled));
+                settled.push((mem::take(debt), handled));
             }
         };
         for failed in &receipt.failed {
             match failed.how {
                 How::Reported => {
-                    self.settle(failed.from, failed.upto, |ticket| told(&mut news.settled, ticket.debt, false));
+                    self.settle(failed.from, failed.upto, |ticket| told(&mut news.settled, &mut ticket.debt, false));
                 }
-                How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.push(ticket)),
-                How::Unreported => self.settle(failed.from, failed.upto, |ticket| news.unreported.push(ticket)),
+                How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.push(ticket.take())),
+                How::Unreported => self.settle(failed.from, failed.upto, |ticket| news.unreported.push(ticket.take())),
             }
         }
         let ranges = receipt.beyond.iter().copied();
         for (from, upto) in std::iter::once((0, receipt.settled)).chain(ranges) {
-            self.settle(from, upto, |ticket| told(&mut news.settled, ticket.debt, true));
+            self.settle(from, upto, |ticket| told(&mut news.settled, &mut ticket.debt, true));
         }
         self.trim();
         freed
@@ -295,23 +305,25 @@ impl Ledger {
     }
 
     /// Numbers that are settled already, and beyond the last, are a forger's or a repetition.
-    fn settle(&mut self, from: u64, upto: u64, mut settled: impl FnMut(Ticket)) {
-        let mut count = 0;
-        let mut settled = |ticket: Ticket| {
-            count += 1;
-            settled(ticket);
-        };
+    fn settle(&mut self, from: u64, upto: u64, mut settled: impl FnMut(&mut Ticket)) {
         while let Some((&number, _)) = self.held.range(from..upto.max(from)).next() {
-            if let Some(ticket) = self.held.remove(&number) {
-                settled(ticket);
+            if let Some(mut ticket) = self.held.remove(&number) {
+                self.open -= 1;
+                settled(&mut ticket);
             }
         }
         let index = |number: u64| {
             usize::try_from(number.saturating_sub(self.oldest)).unwrap_or(usize::MAX).min(self.tickets.len())
         };
         let range = index(from)..index(upto).max(index(from));
-        self.tickets.range_mut(range).filter_map(Option::take).for_each(settled);
-        self.open -= count;
+        for place in self.tickets.range_mut(range) {
+            // Where it is: a ticket is too large to be moved about.
+            if let Some(ticket) = place {
+                self.open -= 1;
+                settled(ticket);
+                *place = None;
+            }
+        }
     }
 
     /// The messages that have waited for their outcome since `since` or longer, once each; none of those that came from elsewhere. They stay, to be settled.
@@ -346,7 +358,7 @@ impl Ledger {
 
     fn forget_below(&mut self, upto: u64) -> Vec<Ticket> {
         let mut forgotten = Vec::new();
-        self.settle(0, upto, |ticket| forgotten.push(ticket));
+        self.settle(0, upto, |ticket| forgotten.push(ticket.take()));
         self.trim();
         forgotten
     }
@@ -367,7 +379,13 @@ impl Ledger {
     /// Lets go of tickets up to the oldest whose outcome is not known; of that, too, if it would keep many known ones.
     fn trim(&mut self) {
         let most = GAPS + 2 * (self.open - self.held.len());
-        while self.tickets.front().is_some_and(|ticket| ticket.is_none() || self.tickets.len() > most) {
+        loop {
+            let known = self.tickets.iter().take_while(|ticket| ticket.is_none()).count();
+            self.tickets.drain(..known);
+            self.oldest += known as u64;
+            if self.tickets.len() <= most {
+                break;
+            }
             let ticket = self.tickets.pop_front().flatten();
             self.held.extend(ticket.map(|ticket| (self.oldest, ticket)));
             self.oldest += 1;

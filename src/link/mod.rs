@@ -134,10 +134,15 @@ pub(crate) struct Way {
     pub(crate) net: Option<Endpoint>,
 }
 
-/// A message that a link did not take.
+/// A message for a link.
+pub(crate) struct Outgoing {
+    pub(crate) envelope: Envelope,
+    pub(crate) debt: Debt,
+}
+
+/// Why a link did not take a message.
 #[derive(Debug)]
 pub(crate) struct NotTaken {
-    pub(crate) debt: Debt,
     pub(crate) reason: Reason,
     /// Only for want of room: it may be tried again when something has left.
     pub(crate) full: bool,
@@ -334,32 +339,33 @@ impl Link {
         }
     }
 
-    /// Takes a message, and dials if need be. It comes back if it is too large, unreadable for a known Python peer, or for want of room.
+    /// Takes a message, and dials if need be. It stays where it is if it is too large, unreadable for a known Python peer, or for want of room.
     pub(crate) fn push(
         &mut self,
-        envelope: Envelope,
-        debt: Debt,
+        message: &mut Option<Outgoing>,
         now: Instant,
         acts: &mut Vec<Act>,
     ) -> Result<(), NotTaken> {
-        let size = size_of(&envelope);
+        let Some(Outgoing { envelope, debt }) = message else { return Ok(()) };
+        let refused = |reason| Err(NotTaken { reason, full: false });
+        let size = size_of(envelope);
         if let Err((reason, full)) = self.admit(size, envelope.reply_to.is_some()) {
-            return Err(NotTaken { debt, reason, full });
+            return Err(NotTaken { reason, full });
         }
         if self.mood.closing && envelope.reply_to.is_none() {
-            return Err(NotTaken { debt, reason: Reason::ShuttingDown, full: false });
+            return refused(Reason::ShuttingDown);
         }
-        let rust_only = if self.may_be_python() { self.barrier(&envelope) } else { None };
+        let rust_only = if self.may_be_python() { self.barrier(envelope) } else { None };
         if let (Peer::Python { .. }, Some(reason)) = (self.peer, &rust_only) {
-            let reason = reason.clone();
-            return Err(NotTaken { debt, reason, full: false });
+            return refused(reason.clone());
         }
         let counts = envelope.reply_to.is_none() && !debt.is_elsewhere();
         let place = if counts { self.place(&envelope.to) } else { None };
         if counts && place.is_none() {
-            return Err(NotTaken { debt, reason: Reason::MailboxFull, full: true });
+            return Err(NotTaken { reason: Reason::MailboxFull, full: true });
         }
         self.held += size;
+        let Some(Outgoing { envelope, debt }) = message.take() else { return Ok(()) };
         let queued = Queued { envelope, debt, place, since: now, size, rust_only };
         match &self.pipe {
             // Laid out by who sends it, not by who next sees the pipe free.
@@ -635,17 +641,18 @@ impl Link {
 
     /// When `tick` has something to do, if nothing else happens before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let oldest = [self.queue.front().map(|queued| queued.since), self.ledger.oldest()].into_iter().flatten().min();
+        let oldest = sooner(self.queue.front().map(|queued| queued.since), self.ledger.oldest());
         let expiry = oldest.map(|since| since + self.me.outcome);
-        let Pipe::Open(open) = &self.pipe else { return [self.orphaned, expiry].into_iter().flatten().min() };
-        let framed = !self.may_be_python();
-        let judgement = self.judgement().filter(|_| !open.busy);
-        let ack = self.ack_due.filter(|_| framed && !open.busy);
-        let paced = open.paced.filter(|_| !framed && !open.busy && !self.queue.is_empty());
-        let heartbeat = framed.then(|| self.spoken + HEARTBEAT).filter(|_| !open.busy);
-        let look = framed.then(|| (self.looked + HEARTBEAT).min(self.heard + DEAD));
-        let again = self.tell_again.filter(|_| framed);
-        [judgement, ack, again, paced, heartbeat, look, expiry].into_iter().flatten().min()
+        let Pipe::Open(open) = &self.pipe else { return sooner(self.orphaned, expiry) };
+        if self.may_be_python() {
+            let judgement = self.judgement().filter(|_| !open.busy);
+            let paced = open.paced.filter(|_| !open.busy && !self.queue.is_empty());
+            return sooner(sooner(judgement, paced), expiry);
+        }
+        let look = (self.looked + HEARTBEAT).min(self.heard + DEAD);
+        let look = if open.busy { look } else { look.min(self.spoken + HEARTBEAT) };
+        let ack = self.ack_due.filter(|_| !open.busy);
+        sooner(sooner(Some(look), ack), sooner(self.tell_again, expiry))
     }
 
     /// Gives the peer up: reports everything that waits, and lets go of its pipe.
@@ -1103,6 +1110,7 @@ impl Queued {
     }
 
     /// The message as it is numbered: answers to it go to where this router listens.
+    #[inline]
     fn message(self, way: &Way) -> Message<'_> {
         let Self { envelope, debt, place, since, size, .. } = self;
         Message { envelope, net: way.net.as_ref().map(|_| &way.claimed), debt, place, size, since }
@@ -1117,6 +1125,14 @@ fn ended(ticket: Ticket, reason: Reason) -> Act {
 /// Tells the sender of a message that its outcome was not known in time, unless it has been told already.
 fn overdue(ticket: Ticket) -> Act {
     ended(ticket, Reason::NoOutcome)
+}
+
+#[inline]
+fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        _ => one.or(other),
+    }
 }
 
 fn size_of(envelope: &Envelope) -> usize {

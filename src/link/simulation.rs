@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
+use super::Outgoing;
 use super::hello;
 use super::inflow::{Inflow, Verdict};
 use super::*;
@@ -255,7 +256,7 @@ impl World {
         let debt = Debt::to(self.settled.clone(), number as u64);
         let fates = self.fates.clone();
         self.with(from, to, |link, now, acts| {
-            if let Err(refused) = link.push(envelope, debt, now, acts) {
+            if let Err(refused) = link.push(&mut Some(Outgoing { envelope, debt }), now, acts) {
                 fates.borrow_mut()[number].lost.push(refused.reason);
             }
         });

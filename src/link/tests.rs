@@ -67,7 +67,7 @@ impl Bench {
             contents,
             meta: Encoded::empty_struct(),
         };
-        self.link.push(envelope, Debt::NONE, self.now, &mut self.acts)
+        self.link.push(&mut Some(Outgoing { envelope, debt: Debt::NONE }), self.now, &mut self.acts)
     }
 
     fn open(&mut self, accepted: bool) -> PipeId {

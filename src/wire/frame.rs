@@ -204,8 +204,8 @@ fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
 }
 
 fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
-    if let Some(bytes) = reader.plain(Kind::Positive).filter(|bytes| bytes.len() <= 8) {
-        return Ok(bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)));
+    if let Some(number) = reader.plain_uint() {
+        return Ok(number);
     }
     let value = reader.value()?.ok_or(Malformed(&"a header without its numbers"))?;
     let magnitude = ion::magnitude(value.body).and_then(|magnitude| u64::try_from(magnitude).ok());

@@ -269,6 +269,23 @@ impl<'a> Reader<'a> {
         Some(body)
     }
 
+    /// The next value if it is an int of zero or more and at most 64 bits, and [plain](Self::plain).
+    #[inline]
+    pub(crate) fn plain_uint(&mut self) -> Option<u64> {
+        let (&header, body) = self.bytes.get(self.at..self.end)?.split_first()?;
+        let len = usize::from(header & 0x0F);
+        if header >> 4 != Kind::Positive.code() || len > 8 {
+            return None;
+        }
+        let number = match body.first_chunk::<8>() {
+            _ if len == 0 => 0,
+            Some(eight) => u64::from_be_bytes(*eight) >> (64 - 8 * len),
+            None => body.get(..len)?.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)),
+        };
+        self.at += 1 + len;
+        Some(number)
+    }
+
     /// A number in groups of seven bits, the last one marked: lengths, field names, annotations.
     #[inline]
     pub(crate) fn var_uint(&mut self) -> Result<usize, Malformed> {

@@ -22,7 +22,8 @@ use crate::config::Limits;
 use crate::directory::Board;
 use crate::failure::Reason;
 use crate::hash::BySequence;
-use crate::msg::Msg;
+use crate::link::Outgoing;
+use crate::msg::{Debt, Msg};
 use crate::port::Port;
 use crate::router::clock::Clock;
 use crate::router::counters::Counters;
@@ -293,11 +294,11 @@ impl Switch {
         let Some(peer) = self.peer(endpoint) else {
             return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {LINKS} links already"))));
         };
-        let debt = std::mem::take(&mut msg.debt);
-        match self.with(&peer, |link, now, acts| link.push(envelope, debt, now, acts)) {
+        let mut outgoing = Some(Outgoing { envelope, debt: std::mem::take(&mut msg.debt) });
+        match self.with(&peer, |link, now, acts| link.push(&mut outgoing, now, acts)) {
             Ok(()) => Ok(()),
             Err(not_taken) => {
-                msg.debt = not_taken.debt;
+                msg.debt = outgoing.map_or(Debt::NONE, |outgoing| outgoing.debt);
                 let room = not_taken.full.then(|| peer.room.clone());
                 Err(Unsent { msg, reason: not_taken.reason, room })
             }
