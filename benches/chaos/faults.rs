@@ -19,8 +19,10 @@ const NODES: usize = 6;
 const HUB: usize = 1;
 /// How long one process stays stopped while the other faults go on: nobody reads what it is sent. Default 30 s.
 const FROZEN: Duration = Duration::from_secs(30);
-/// What the fitted line of memory may rise by over the run. Default 2 MiB: a quarter of what an idle process has.
-const RISE: f64 = 2048.0;
+/// What the fitted line of memory may rise by over the run, in KiB. Default 256: a third of what the process holds.
+const RISE: f64 = 256.0;
+/// Has the C library's allocator keep nothing for each thread: what it keeps would hide whether the process holds more and more.
+const PLAIN_ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1");
 
 pub(crate) struct Chaos<'a> {
     options: &'a Options,
@@ -60,6 +62,7 @@ impl<'a> Chaos<'a> {
     fn start(&self, index: usize) -> Child {
         let role = ["spared", "hub"].get(index).unwrap_or(&"any");
         Command::new(std::env::current_exe().unwrap())
+            .envs((index == 0).then_some(PLAIN_ALLOCATOR))
             .args(["--node", self.dir.to_str().unwrap(), "--hub", &self.hub, "--role", role])
             .args(["--over", if self.options.over_tcp { "tcp" } else { "ipc" }])
             .args(["--pause-ms", &self.options.pause.as_millis().to_string()])

@@ -52,9 +52,11 @@ impl Handler<Msg> for Target {
 
 /// Sends to everybody and handles what comes, until its input ends. On it `flood` means: send many at once; `hush`: send no more. The role `hub` is the network's hub, `spared` is never one.
 pub(crate) fn be_a_node(dir: &Path, folder: &Path, (hub, at): (Option<String>, &str), role: &str, pause: Duration) {
-    let pid = std::process::id();
-    let path = dir.join(format!("journal-{pid}"));
-    let journal = Journal(Arc::new(OpenOptions::new().create(true).append(true).open(path).unwrap()));
+    // Systems use the numbers of ended processes again.
+    let lives = (0..256).map(|again| again << 22 | u64::from(std::process::id()));
+    let open = |life: &u64| OpenOptions::new().create_new(true).append(true).open(dir.join(format!("journal-{life}")));
+    let (life, journal) = lives.map(|life| (life, open(&life))).find(|(_, journal)| journal.is_ok()).unwrap();
+    let journal = Journal(Arc::new(journal.unwrap()));
     actix::System::new().block_on(async move {
         let router = match hub {
             None if role == "spared" => Router::machine().folder(folder).guest(),
@@ -67,7 +69,8 @@ pub(crate) fn be_a_node(dir: &Path, folder: &Path, (hub, at): (Option<String>, &
         let router = router.start().await.unwrap();
         let target = router.spawn(Target(journal.clone()));
         let registration = target.register("Target").await.unwrap();
-        let teller = Teller { router: router.clone(), journal: journal.clone(), next: Rc::default() };
+        let next = Rc::new(Cell::new(life << 32));
+        let teller = Teller { router: router.clone(), journal: journal.clone(), next };
         let over = Rc::new(Cell::new(false));
         let senders: Vec<_> = (0..SENDERS)
             .map(|_| {
@@ -106,16 +109,16 @@ pub(crate) fn be_a_node(dir: &Path, folder: &Path, (hub, at): (Option<String>, &
 struct Teller {
     router: Router,
     journal: Journal,
+    /// The number of the next message: this life's, and how many there were before.
     next: Rc<Cell<u64>>,
 }
 
 impl Teller {
     /// Sends one message, and writes down what became of it.
     async fn tell(&self, conn: &Connection) {
-        let number = self.next.replace(self.next.get() + 1);
-        let id = u64::from(std::process::id()) << 32 | number;
+        let id = self.next.replace(self.next.get() + 1);
         let targets = conn.find("Target").all();
-        let Some(target) = targets.get(number as usize % targets.len().max(1)) else {
+        let Some(target) = targets.get(id as usize % targets.len().max(1)) else {
             return tokio::time::sleep(Duration::from_millis(20)).await;
         };
         self.journal.write(&format!("sent {id}"));

@@ -37,19 +37,21 @@ use serde_json::{Value, json};
 use vlmessaging::SOCKETS_VARIABLE;
 
 /// What runs if nothing is named: the variant, and the package that has it; ours are this program.
-const PROGRAMS: [(&str, &str); 30] = [
+const PROGRAMS: [(&str, &str); 33] = [
     ("ipc", "ours"),
     ("ipc+1cpu", "ours"),
     ("ipc@sp", "ours"),
     ("ipc@sp+1cpu", "ours"),
     ("tcp", "ours"),
     ("tcp@sp", "ours"),
+    ("tcp@sp+1cpu", "ours"),
     ("zmq-ipc", "zmq"),
     ("zmq-ipc+1cpu", "zmq"),
     ("zmq-tcp", "zmq"),
     ("tarpc-unix", "rpc"),
     ("tarpc-unix@ct+1cpu", "rpc"),
     ("tarpc-tcp", "rpc"),
+    ("tarpc-tcp@ct+1cpu", "rpc"),
     ("nats", "nats"),
     ("zenoh-unix", "zenoh"),
     ("zenoh-tcp", "zenoh"),
@@ -60,6 +62,7 @@ const PROGRAMS: [(&str, &str); 30] = [
     ("nng-ipc-aio-buf+1cpu", "nng"),
     ("nng-tcp-buf", "nng"),
     ("raw-unix+1cpu", "raw"),
+    ("raw-tcp+1cpu", "raw"),
     ("raw-unix-buf", "raw"),
     ("raw-tcp-buf", "raw"),
     ("local", "ours"),
