@@ -126,6 +126,8 @@ pub(crate) struct Way {
     pub(crate) pipe: PipeId,
     /// The peer dialed it.
     pub(crate) accepted: bool,
+    /// Nothing that is sent on it is dropped, although the peer dialed it.
+    pub(crate) lossless: bool,
     /// The endpoint named in hellos on this pipe.
     pub(crate) claimed: Endpoint,
     /// Whether `claimed` can be dialed.
@@ -493,8 +495,9 @@ impl Link {
             Pipe::Open(_) => self.say_hello(Some(hello.token)),
             Pipe::Dialing(..) => self.dial_again = true,
             Pipe::None => match &self.dial {
-                Some(endpoint) => acts.push(Act::Dial(endpoint.clone())),
-                None => self.opened(way, now, acts),
+                // One connection for both ways is cheaper than one for each: what is received is acknowledged with what is sent.
+                Some(endpoint) if !way.lossless => acts.push(Act::Dial(endpoint.clone())),
+                _ => self.opened(way, now, acts),
             },
         }
         self.pump(now, acts);
@@ -1026,10 +1029,8 @@ impl Link {
     }
 
     fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
-        let Pipe::Open(open) = &self.pipe else { return None };
-        let accepted = open.way.accepted;
         self.load();
-        let may_send = if accepted {
+        let may_send = if self.may_drop() {
             self.ledger.on_their_way() < UNDIALED_FRAMES
         } else {
             self.ledger.on_their_way() < FRAMES || self.ledger.has_full()
@@ -1041,6 +1042,11 @@ impl Link {
         }
         self.spoken = now;
         Some(self.frame(loaded, now))
+    }
+
+    /// The present pipe drops what its queue has no room for.
+    fn may_drop(&self) -> bool {
+        matches!(&self.pipe, Pipe::Open(open) if open.way.accepted && !open.way.lossless)
     }
 
     /// Moves messages from the queue into flights.
@@ -1055,7 +1061,7 @@ impl Link {
     fn frame(&mut self, loaded: bool, now: Instant) -> Bytes {
         let to = self.incarnation().unwrap_or_default();
         self.told.retain(|_, inflow| inflow.lock().waits_for_word());
-        let may_drop = matches!(&self.pipe, Pipe::Open(open) if open.way.accepted);
+        let may_drop = self.may_drop();
         let (reported, gone) = (self.ledger.next(), self.ledger.gone(loaded));
         let mut receipts = Vec::with_capacity(self.owed.len());
         let mut more = false;
@@ -1088,7 +1094,8 @@ impl Link {
             self.ledger.launch();
         }
         // It is said when all has been sent but for answers, which alone are still taken.
-        let mood = Mood { closing: self.closing, hushed: self.mood.closing && !self.ledger.has_unsent() };
+        let hushed = self.mood.closing && !self.ledger.has_unsent();
+        let mood = Mood { closing: self.closing, hushed, patient: !may_drop };
         let flight = if loaded { self.ledger.launched() } else { None };
         let nothing = Block::default();
         let (first, block) = flight.map_or((first, &nothing), |flight| (flight.first, &flight.block));

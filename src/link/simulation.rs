@@ -549,7 +549,7 @@ fn name(node: usize) -> Endpoint {
 }
 
 fn way(pipe: PipeId, node: usize) -> Way {
-    Way { pipe, accepted: false, claimed: name(node), listens: true, net: None }
+    Way { pipe, accepted: false, lossless: false, claimed: name(node), listens: true, net: None }
 }
 
 /// Runs one seed, and looks at what became of every message when all has come to rest.

@@ -74,7 +74,8 @@ impl Bench {
         self.pipes += 1;
         let pipe = PipeId(self.pipes);
         self.link.dialing(pipe, self.now);
-        let way = Way { pipe, accepted, claimed: "ipc:///tmp/router_1".into(), listens: true, net: None };
+        let way =
+            Way { pipe, accepted, lossless: false, claimed: "ipc:///tmp/router_1".into(), listens: true, net: None };
         self.link.opened(way, self.now, &mut self.acts);
         pipe
     }
@@ -370,6 +371,7 @@ fn a_pipe_of_the_peer_that_has_ended_unnoticed_is_not_waited_on() {
     let way = |pipe| Way {
         pipe,
         accepted: true,
+        lossless: false,
         claimed: "tcp://10.0.0.1:1".into(),
         listens: true,
         net: Some("tcp://10.0.0.1:1".into()),
@@ -395,7 +397,14 @@ fn what_follows_a_slow_dial_waits_for_the_peers_word() {
     bench.push(1).unwrap();
     bench.link.dialing(PipeId(1), bench.now);
     bench.now += SLOW_DIAL;
-    let way = Way { pipe: PipeId(1), accepted: false, claimed: "ipc:///tmp/router_1".into(), listens: true, net: None };
+    let way = Way {
+        pipe: PipeId(1),
+        accepted: false,
+        lossless: false,
+        claimed: "ipc:///tmp/router_1".into(),
+        listens: true,
+        net: None,
+    };
     bench.link.opened(way.clone(), bench.now, &mut bench.acts);
     assert_eq!(subjects(&bench.drain()), ["SET_ROUTE_BACK_TO_ME"]);
     // The peer hung up: nothing of it is in doubt.
@@ -428,6 +437,7 @@ fn a_pipe_that_the_peer_dialed_has_two_frames_on_their_way_and_plain_ones_paced(
     let way = Way {
         pipe: PipeId(9),
         accepted: true,
+        lossless: false,
         claimed: "tcp://a:1".into(),
         listens: false,
         net: Some("tcp://a:1".into()),

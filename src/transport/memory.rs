@@ -67,6 +67,7 @@ struct Host {
     sink: EventSink,
     options: Options,
     dead: bool,
+    keeps_all: bool,
     frozen: bool,
     /// What came while it was frozen.
     kept: Vec<Due>,
@@ -143,6 +144,7 @@ impl MemoryNet {
             sink,
             options,
             dead: false,
+            keeps_all: false,
             frozen: false,
             kept: Vec::new(),
             pipes: HashMap::new(),
@@ -232,6 +234,13 @@ impl MemoryNet {
     }
 }
 
+impl MemoryTransport {
+    /// Drops nothing on accepted pipes from now on, as sockets in Rust alone.
+    pub fn keep_all(&self) {
+        self.net.state.lock().hosts[self.node].keeps_all = true;
+    }
+}
+
 impl Transport for MemoryTransport {
     fn listen(&self, at: &Endpoint) -> Result<Endpoint, ListenError> {
         self.net.state.lock().listen(self.node, at)
@@ -243,6 +252,10 @@ impl Transport for MemoryTransport {
 
     fn send(&self, pipe: PipeId, frame: Bytes) -> Result<(), SendError> {
         self.net.state.lock().send(self.node, pipe, frame)
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.net.state.lock().hosts[self.node].keeps_all
     }
 
     fn close(&self, pipe: PipeId) {
@@ -309,7 +322,7 @@ impl State {
             return Err(SendError::Busy(frame));
         }
         side.sending = true;
-        let dropped = end == LISTENER && side.undelivered >= UNDELIVERED;
+        let dropped = end == LISTENER && side.undelivered >= UNDELIVERED && !self.hosts[node].keeps_all;
         self.after(Duration::ZERO, Due::Sent { wire, end });
         if !dropped {
             self.wires[wire].ends[end].undelivered += 1;

@@ -141,6 +141,11 @@ pub trait Transport: Send + Sync + 'static {
         self.send(pipe, frame).map(|()| Handed::Going)
     }
 
+    /// Whether nothing is dropped on accepted tcp pipes: they are as good to send on as dialed ones.
+    fn keeps_all(&self) -> bool {
+        false
+    }
+
     /// Ends a pipe. `Closed` follows, or `DialFailed` if it was not opened yet, unless the end has been told already; nothing else is
     /// told of it any more. The peer learns of it when closing is safe.
     fn close(&self, pipe: PipeId);

@@ -45,7 +45,7 @@ pub struct Header {
     pub session: u64,
     /// The version of the last receipt for it that the sender has heard.
     pub heard: u64,
-    /// Whether the sender shuts down, or knows that the receiver does.
+    /// Whether the sender shuts down, knows that the receiver does, or can wait.
     pub mood: Mood,
     /// The number of the first message here.
     pub first: u64,
@@ -53,13 +53,15 @@ pub struct Header {
     pub receipts: Vec<Receipt>,
 }
 
-/// What a router that shuts down and its peer tell each other.
+/// What the sender of a frame does, and what its receiver need not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mood {
     /// The sender is shutting down and takes answers alone from now on.
     pub closing: bool,
     /// The sender has heard that the receiver is: it has sent all that it will, but for answers.
     pub hushed: bool,
+    /// The sender's frames are not dropped on their way, and it may have more than two of them there: their receipt need not hurry.
+    pub patient: bool,
 }
 
 /// What one router has of another's session.
@@ -118,7 +120,8 @@ pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
     let mut out = Vec::with_capacity(messages.size() + names + 96 + header.receipts.len() * 64);
     out.extend_from_slice(&MARKER);
     ion::write_string(SCHEMA, &mut out);
-    let mood = u64::from(header.mood.closing) | u64::from(header.mood.hushed) << 1;
+    let Mood { closing, hushed, patient } = header.mood;
+    let mood = u64::from(closing) | u64::from(hushed) << 1 | u64::from(patient) << 2;
     for number in [header.from, header.to, header.session, header.heard, mood, header.first] {
         ion::write_uint(number, &mut out);
     }
@@ -168,7 +171,7 @@ fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Bodies), Malf
     }
     let (from, to) = (number(reader)?, number(reader)?);
     let (session, heard, mood) = (number(reader)?, number(reader)?, number(reader)?);
-    let mood = Mood { closing: mood & 1 != 0, hushed: mood & 2 != 0 };
+    let mood = Mood { closing: mood & 1 != 0, hushed: mood & 2 != 0, patient: mood & 4 != 0 };
     let header = Header { from, to, session, heard, mood, first: number(reader)?, receipts: receipts(reader)? };
     if reader.is_at_end() {
         return Ok((header, Bodies::new(Endpoints::new(), Bytes::new())?));
@@ -316,7 +319,7 @@ mod tests {
             to: u64::MAX >> 1,
             session: 300,
             heard: 12,
-            mood: Mood { closing: false, hushed: true },
+            mood: Mood { closing: false, hushed: true, patient: true },
             first: 0,
             receipts: vec![told(1, &[]), told(3, &[(9, 12)])],
         };

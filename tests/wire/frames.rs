@@ -29,10 +29,12 @@ fn number() -> impl Strategy<Value = u64> {
 
 fn header() -> impl Strategy<Value = Header> {
     let numbers = (number(), number(), number(), number(), number());
-    (numbers, any::<(bool, bool)>(), vec(receipt(), 0..4)).prop_map(|(numbers, (closing, hushed), receipts)| {
-        let (from, to, session, heard, first) = numbers;
-        Header { from, to, session, heard, mood: Mood { closing, hushed }, first, receipts }
-    })
+    (numbers, any::<(bool, bool, bool)>(), vec(receipt(), 0..4)).prop_map(
+        |(numbers, (closing, hushed, patient), receipts)| {
+            let (from, to, session, heard, first) = numbers;
+            Header { from, to, session, heard, mood: Mood { closing, hushed, patient }, first, receipts }
+        },
+    )
 }
 
 fn message() -> impl Strategy<Value = Envelope> {

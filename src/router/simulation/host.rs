@@ -32,6 +32,8 @@ pub(super) struct Site {
     pub(super) tcp: Option<Endpoint>,
     /// The router of its machine through which the network reaches it.
     pub(super) gateway: Option<usize>,
+    /// Nothing is dropped on the pipes that it accepts.
+    pub(super) keeps_all: bool,
 }
 
 /// One life of a router.
@@ -140,6 +142,9 @@ impl Life {
         let options =
             Options { max_frame: limits.message + (1 << 20), dial_limit: limits.connect, ..Options::default() };
         let transport = net.transport(sink, options);
+        if site.keeps_all {
+            transport.keep_all();
+        }
         switch.use_transport(transport.clone());
         for at in [Some(&site.ipc), site.tcp.as_ref()].into_iter().flatten() {
             let bound = crate::transport::Transport::listen(&*transport, at).unwrap();

@@ -160,6 +160,9 @@ impl World {
             2 => behind_gateways(size),
             _ => by_two_names(size, self.below(size)),
         };
+        for site in 0..size {
+            self.sites[site].keeps_all = self.below(2) == 0;
+        }
         if self.trouble == Trouble::Wild && self.below(3) == 0 {
             self.limits.mailbox = 4 + self.below(20);
             self.limits.link = 1024 << self.below(8);
@@ -703,7 +706,8 @@ fn tcp(host: usize) -> Endpoint {
 }
 
 fn on_one_machine(size: usize) -> Vec<Site> {
-    let site = |host| Site { machine: 0, mode: Mode::Machine, ipc: ipc(host), tcp: None, gateway: None };
+    let site =
+        |host| Site { machine: 0, mode: Mode::Machine, ipc: ipc(host), tcp: None, gateway: None, keeps_all: false };
     (0..size).map(site).collect()
 }
 
@@ -711,7 +715,7 @@ fn on_one_machine(size: usize) -> Vec<Site> {
 fn on_a_network(size: usize, dialers: usize) -> Vec<Site> {
     let site = |host| {
         let tcp = (host < size - dialers).then(|| tcp(host));
-        Site { machine: host, mode: Mode::Network, ipc: ipc(host), tcp, gateway: None }
+        Site { machine: host, mode: Mode::Network, ipc: ipc(host), tcp, gateway: None, keeps_all: false }
     };
     (0..size).map(site).collect()
 }
@@ -736,6 +740,7 @@ fn behind_gateways(size: usize) -> Vec<Site> {
             ipc: ipc(host),
             tcp: is_gateway.then(|| tcp(host)),
             gateway: (!is_gateway).then_some(machine),
+            keeps_all: false,
         }
     };
     (0..size).map(site).collect()

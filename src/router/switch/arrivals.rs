@@ -140,14 +140,15 @@ impl Switch {
         let names = self.names.read();
         if came != Came::Tcp {
             let claimed = names.machine()?.clone();
-            return Some(Way { pipe, accepted, claimed, listens: true, net: None });
+            return Some(Way { pipe, accepted, lossless: false, claimed, listens: true, net: None });
         }
         let listening = names.net().and_then(|net| reachable(net, local));
         let listens = listening.is_some();
         let claimed = listening.or_else(|| local.cloned())?;
         // Named by our end of the pipe, Python answers on the pipe. To a listening endpoint it dials, and loses the first answer.
         let own_end = local.filter(|_| !accepted).unwrap_or(&claimed).clone();
-        Some(Way { pipe, accepted, claimed, listens, net: Some(own_end) })
+        let lossless = self.transport.get().is_some_and(|transport| transport.keeps_all());
+        Some(Way { pipe, accepted, lossless, claimed, listens, net: Some(own_end) })
     }
 
     fn closed(&self, pipe: PipeId) {
@@ -368,6 +369,7 @@ impl Switch {
             return self.begin_anew(pipe);
         };
         let Some(via) = self.via(pipe) else { return };
+        let urgent = via.urgent && !header.mood.patient;
         let received = self.receive(header, bodies.len());
         let owed = match &received {
             Some((incoming, Verdict::Take { .. })) => Some(incoming),
@@ -380,7 +382,7 @@ impl Switch {
                 link.receipt(receipt, now, acts);
             }
             if let Some(incoming) = owed {
-                link.owe(incoming.session, incoming.inflow.clone(), bodies.size(), via.urgent, now, acts);
+                link.owe(incoming.session, incoming.inflow.clone(), bodies.size(), urgent, now, acts);
             }
             session
         });

@@ -226,6 +226,10 @@ impl Transport for SpTransport {
         Ok(Handed::Going)
     }
 
+    fn keeps_all(&self) -> bool {
+        true
+    }
+
     fn close(&self, pipe: PipeId) {
         let found = self.shared.pipes.read().get(&pipe).cloned();
         if found.is_some_and(|pipe| pipe.end(DialError::Closed)) {
