@@ -79,7 +79,10 @@ impl Endpoint {
     /// What follows `://`: a path, or `host:port`.
     #[must_use]
     pub fn rest(&self) -> &str {
-        self.as_str().split_once("://").map_or("", |(_, rest)| rest)
+        match self.scheme() {
+            Scheme::Unknown => self.as_str().split_once("://").map_or("", |(_, rest)| rest),
+            Scheme::Ipc | Scheme::Tcp => &self.as_str()["ipc://".len()..],
+        }
     }
 
     /// The last part of the path, or `host:port`: how an endpoint is shown to people.

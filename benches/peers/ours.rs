@@ -82,13 +82,13 @@ pub(crate) fn server(words: &[&str]) {
 
 /// The program that is measured: `ipc`, `tcp` or `local`.
 pub(crate) fn client(variant: &str) {
-    let mut result = Map::new();
-    actix::System::new().block_on(async {
+    let variant = variant.to_owned();
+    let result = actix::System::new().block_on(async {
         if variant == "local" {
-            in_process(&mut result).await;
-        } else {
-            two_processes(variant, &mut result).await;
+            return in_process().await;
         }
+        // A task of the arbiter, as every agent's requests are.
+        actix::spawn(async move { two_processes(&variant).await }).await.expect("a task that does not panic")
     });
     println!("RESULT {}", Value::Object(result));
     std::process::exit(0);
@@ -118,7 +118,8 @@ impl Way {
     }
 }
 
-async fn two_processes(over: &str, result: &mut Map<String, Value>) {
+async fn two_processes(over: &str) -> Map<String, Value> {
+    let mut result = Map::new();
     let folder = crate::folder();
     let way = Way::to(over, &folder).await;
     for (key, text) in [("w1", false), ("w1s", true)] {
@@ -131,6 +132,7 @@ async fn two_processes(over: &str, result: &mut Map<String, Value>) {
         let mut way = Way::to(over, &folder).await;
         result.insert(key.into(), one_way(&mut way, scaled(count), size).await);
     }
+    result
 }
 
 async fn ask(conn: &Connection, to: &Addr, number: i64) -> bool {
@@ -211,7 +213,8 @@ async fn one_way(way: &mut Way, count: usize, size: usize) -> Value {
     })
 }
 
-async fn in_process(result: &mut Map<String, Value>) {
+async fn in_process() -> Map<String, Value> {
+    let mut result = Map::new();
     let (conn, to, _router) = beside(&Arbiter::current()).await;
     let count = scaled(1_000_000);
     let began = Instant::now();
@@ -232,6 +235,7 @@ async fn in_process(result: &mut Map<String, Value>) {
         .insert("l3".into(), json!({ "p50_us": micros[micros.len() / 2], "p99_us": micros[micros.len() * 99 / 100] }));
     let count = scaled(2_000_000) as i64;
     result.insert("l4".into(), told(&conn, &to, count, count).await);
+    result
 }
 
 /// A router of one process with the provider on `thread`.

@@ -199,7 +199,7 @@ fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
         return fresh();
     }
     // That of an earlier frame if it is remembered: frame after frame the same few cost no memory.
-    let place = name.len() + name.iter().rev().take(3).map(|&byte| usize::from(byte)).sum::<usize>();
+    let place = name.iter().rev().take(8).fold(name.len(), |place, &byte| place.wrapping_mul(31) ^ usize::from(byte));
     RECENT.with_borrow_mut(|recent| match &mut recent[place % SHARED] {
         Some(endpoint) if endpoint.as_str().as_bytes() == name => Ok(endpoint.clone()),
         place => Ok(place.insert(fresh()?).clone()),

@@ -492,7 +492,10 @@ pub(crate) fn write_uint(value: u64, out: &mut Vec<u8>) {
 fn write_magnitude(negative: bool, magnitude: u64, out: &mut Vec<u8>) {
     let len = 8 - magnitude.leading_zeros() as usize / 8;
     out.push(if negative { 0x30 } else { 0x20 } | len as u8);
-    out.extend_from_slice(magnitude.to_be_bytes().get(8 - len..).unwrap_or_default());
+    // Eight bytes are copied faster than however many there are.
+    let end = out.len() + len;
+    out.extend_from_slice(&magnitude.unbounded_shl(64 - 8 * len as u32).to_be_bytes());
+    out.truncate(end);
 }
 
 /// Writes an int of up to 128 bits and a sign.
