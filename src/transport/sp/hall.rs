@@ -42,6 +42,8 @@ pub(super) struct Hall {
     sockets: HashMap<u64, Socket, BySequence>,
     due: BinaryHeap<Reverse<(Instant, u64, Due)>>,
     scratch: Vec<u8>,
+    /// Some open connection may be watched by the arbiter alone.
+    some_unwatched: bool,
 }
 
 struct Socket {
@@ -51,6 +53,8 @@ struct Socket {
     stage: Stage,
     inlet: Inlet,
     heard: bool,
+    /// In the set, beside the arbiter's own watch.
+    watched: bool,
     /// The arbiter's task that reads it.
     reader: Option<AbortHandle>,
 }
@@ -188,7 +192,16 @@ impl Hall {
         let origin = Origin::Dialed(to.clone());
         self.sockets.insert(
             key,
-            Socket { pipe, origin, socket: None, stage: Stage::Waiting, inlet, heard: false, reader: None },
+            Socket {
+                pipe,
+                origin,
+                socket: None,
+                stage: Stage::Waiting,
+                inlet,
+                heard: false,
+                watched: false,
+                reader: None,
+            },
         );
         if let Err(error) = check_dialable(&to) {
             return self.finish(shared, key, error);
@@ -275,7 +288,16 @@ impl Hall {
             let origin = Origin::Accepted(Some(listener.at.clone()));
             self.sockets.insert(
                 id.0,
-                Socket { pipe, origin, socket: None, stage: Stage::Waiting, inlet, heard: false, reader: None },
+                Socket {
+                    pipe,
+                    origin,
+                    socket: None,
+                    stage: Stage::Waiting,
+                    inlet,
+                    heard: false,
+                    watched: false,
+                    reader: None,
+                },
             );
             self.after(shared, shared.options.dial_limit, id.0, Due::ShakeLimit);
             self.shake(shared, id.0, socket);
@@ -323,8 +345,30 @@ impl Hall {
         (0..READS).all(|_| self.read(shared, key))
     }
 
-    /// Reads what an open connection has to say. Whether there may be more; none if it has ended.
+    /// Has all open connections in the set, for a keeper that looks whether one waits.
+    pub(super) fn watch_all(&mut self, shared: &Shared) {
+        if !std::mem::take(&mut self.some_unwatched) {
+            return;
+        }
+        for (key, socket) in &mut self.sockets {
+            if let (Stage::Open | Stage::Leaving, false, Some(fd)) = (&socket.stage, socket.watched, &socket.socket) {
+                match shared.set.watch(&**fd, *key) {
+                    Ok(()) => socket.watched = true,
+                    Err(error) => tracing::error!(pipe = key, %error, "only its arbiter watches a connection"),
+                }
+            }
+        }
+    }
+
+    /// Reads what an open connection has to say, as its arbiter. Whether there may be more; none if it has ended.
     pub(super) fn attend(&mut self, shared: &Arc<Shared>, key: u64) -> Option<bool> {
+        if let Some(socket) = self.sockets.get_mut(&key)
+            && let Some(fd) = socket.socket.as_ref().filter(|_| socket.watched)
+        {
+            shared.set.unwatch(&**fd);
+            socket.watched = false;
+            self.some_unwatched = true;
+        }
         let more = (0..READS).all(|_| self.read(shared, key));
         self.sockets.contains_key(&key).then_some(more)
     }
@@ -403,9 +447,8 @@ impl Hall {
     fn opened(&mut self, shared: &Arc<Shared>, key: u64, fd: &Arc<OwnedFd>) {
         let Some(socket) = self.sockets.get_mut(&key) else { return };
         let (pipe, origin) = (socket.pipe.clone(), socket.origin.clone());
-        if let Err(error) = shared.set.let_in(&**fd, key) {
-            return self.finish(shared, key, DialError::System(error.to_string()));
-        }
+        shared.set.let_in(&**fd);
+        self.some_unwatched = true;
         socket.stage = Stage::Open;
         let is_to_speak = pipe.ipc && !pipe.dialed;
         let (local, remote) = if pipe.ipc { (None, None) } else { net::ends(fd) };

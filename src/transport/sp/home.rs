@@ -253,7 +253,7 @@ pub(super) fn keep(shared: &Arc<Shared>) {
     home.keeper.get_or_init(std::thread::current);
     let (mut ready, mut watch) = (Ready::new(), Watch::new());
     while !shared.is_over() {
-        let Some(hall) = shared.hall.try_lock() else {
+        let Some(mut hall) = shared.hall.try_lock() else {
             // Whoever holds it serves.
             std::thread::park_timeout(BEAT);
             continue;
@@ -263,6 +263,9 @@ pub(super) fn keep(shared: &Arc<Shared>) {
         // In the hall: whoever is in it next, and has something due sooner, knows how to call.
         if home.keeper_serves.swap(serves, Ordering::SeqCst) && !serves {
             shared.set.unring();
+        }
+        if serves {
+            hall.watch_all(shared);
         }
         let beat = (!hall.is_empty() && (!serves || watch.is_stuck)).then_some(watch.beat);
         let due = hall.next_due().map(|at| at.saturating_duration_since(Instant::now()));
@@ -318,6 +321,9 @@ impl Watch {
         if comes_round || !home.arbiter_serves.load(Ordering::SeqCst) {
             (self.is_suspected, self.is_stuck) = (false, false);
         } else if !self.is_stuck {
+            if let Some(mut hall) = shared.hall.try_lock() {
+                hall.watch_all(shared);
+            }
             shared.set.look(Some(Duration::ZERO), ready);
             let waits = !ready.is_empty() || shared.jobs.is_waiting() || shared.is_writing();
             self.is_stuck = waits && self.is_suspected;
@@ -348,6 +354,7 @@ fn finish(shared: &Arc<Shared>, ready: &mut Ready) {
                 break;
             }
         }
+        shared.hall.lock().watch_all(shared);
         shared.set.look(Some(Duration::from_millis(5)), ready);
         shared.turn(ready);
         shared.hall.lock().act_on_time(shared, Instant::now());

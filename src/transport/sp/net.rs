@@ -33,10 +33,11 @@ const NEVER_WAITS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXE
 
 /// Watched sockets, each under a key above 0, and a bell that any thread can ring.
 ///
-/// Whoever serves alone watches it all. An arbiter watches the doors, and each open connection by itself: one look less for each message.
+/// Whoever serves alone watches it all. An arbiter watches the doors, and each open connection by itself: one look less for each message. While it comes round,
+/// open connections are not watched here as well, which would make each message dearer.
 pub(super) struct Set {
     all: OwnedFd,
-    /// What is no open connection, or waits for room to write.
+    /// What is no open connection, or waits for room to write; itself watched in `all`.
     doors: OwnedFd,
     bell: OwnedFd,
 }
@@ -134,10 +135,20 @@ impl Set {
         let _ = epoll::modify(&self.doors, socket, EventData::new_u64(key), interest(reading, writing));
     }
 
-    /// A connection is open, and only read from now on.
-    pub(super) fn let_in(&self, socket: impl AsFd + Copy, key: u64) -> io::Result<()> {
-        epoll::add(&self.all, socket, EventData::new_u64(key), interest(true, false))?;
-        Ok(epoll::delete(&self.doors, socket)?)
+    /// A connection is open, and not watched at the doors any more.
+    pub(super) fn let_in(&self, socket: impl AsFd) {
+        // It is there.
+        let _ = epoll::delete(&self.doors, socket);
+    }
+
+    /// Watches an open connection with all others.
+    pub(super) fn watch(&self, socket: impl AsFd, key: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.all, socket, EventData::new_u64(key), interest(true, false))?)
+    }
+
+    pub(super) fn unwatch(&self, socket: impl AsFd) {
+        // It is watched.
+        let _ = epoll::delete(&self.all, socket);
     }
 
     /// An open connection waits for room to write, or does not any more.
