@@ -204,9 +204,9 @@ impl<'a> Chaos<'a> {
         }
     }
 
-    /// Whether memory and descriptors of the process that was spared stay what they are, by least squares, after the first fifth of the run.
+    /// Whether memory and descriptors of the process that was spared stay what they are, by least squares, in the second half of the run.
     fn is_flat(&self) -> bool {
-        let later = &self.samples[self.samples.len() / 5..];
+        let later = &self.samples[self.samples.len() / 2..];
         let minutes = self.options.length.as_secs_f64() / 60.0;
         let memory = slope(later.iter().map(|sample| (sample.0, sample.1))) * 60.0;
         let descriptors = slope(later.iter().map(|sample| (sample.0, sample.2))) * 60.0;
