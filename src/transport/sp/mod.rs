@@ -1,8 +1,8 @@
 //! The transport in Rust alone: the wire of nng's Pair1 over unix sockets and TCP, on sockets that never wait.
 //!
-//! All sockets of a transport are in one set. Who serves it reads frames and tells them: the arbiter that the transport was made on, on its own thread, so that
-//! nothing is woken between a socket and an agent; else a thread that keeps it (`home`). Frames are written by the thread that sends them, as far as
-//! they fit; the rest follows when there is room.
+//! Who serves reads frames and tells them: the arbiter that the transport was made on, on its own thread, so that nothing is woken between a socket and an agent;
+//! else a thread that keeps it (`home`). The arbiter's tokio watches each open connection by itself; the keeper has them all in a set of its own (`net`) while it
+//! serves. Frames are written by the thread that sends them, as far as they fit; the rest follows when there is room.
 //!
 //! # What it promises beyond the contract
 //!
