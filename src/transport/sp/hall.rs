@@ -59,6 +59,13 @@ struct Socket {
     reader: Option<AbortHandle>,
 }
 
+impl Socket {
+    fn new(pipe: Arc<Pipe>, origin: Origin, inlet: Inlet) -> Self {
+        let stage = Stage::Waiting;
+        Self { pipe, origin, socket: None, stage, inlet, heard: false, watched: false, reader: None }
+    }
+}
+
 enum Stage {
     /// Waits for its name's addresses, or for room in the listener's backlog.
     Waiting,
@@ -190,19 +197,7 @@ impl Hall {
         }
         let inlet = Inlet::new(pipe.ipc, shared.options.max_frame);
         let origin = Origin::Dialed(to.clone());
-        self.sockets.insert(
-            key,
-            Socket {
-                pipe,
-                origin,
-                socket: None,
-                stage: Stage::Waiting,
-                inlet,
-                heard: false,
-                watched: false,
-                reader: None,
-            },
-        );
+        self.sockets.insert(key, Socket::new(pipe, origin, inlet));
         if let Err(error) = check_dialable(&to) {
             return self.finish(shared, key, error);
         }
@@ -286,19 +281,7 @@ impl Hall {
             let pipe = Arc::new(Pipe::new(id, ipc, false, Lane::new(shared.outlet.clone())));
             let inlet = Inlet::new(ipc, shared.options.max_frame);
             let origin = Origin::Accepted(Some(listener.at.clone()));
-            self.sockets.insert(
-                id.0,
-                Socket {
-                    pipe,
-                    origin,
-                    socket: None,
-                    stage: Stage::Waiting,
-                    inlet,
-                    heard: false,
-                    watched: false,
-                    reader: None,
-                },
-            );
+            self.sockets.insert(id.0, Socket::new(pipe, origin, inlet));
             self.after(shared, shared.options.dial_limit, id.0, Due::ShakeLimit);
             self.shake(shared, id.0, socket);
         }
@@ -345,18 +328,23 @@ impl Hall {
         (0..READS).all(|_| self.read(shared, key))
     }
 
-    /// Has all open connections in the set, for a keeper that looks whether one waits.
-    pub(super) fn watch_all(&mut self, shared: &Shared) {
+    /// Has all open connections in the set, for a keeper that looks whether one waits. One that the system does not watch is ended: nobody else may read it.
+    pub(super) fn watch_all(&mut self, shared: &Arc<Shared>) {
         if !std::mem::take(&mut self.some_unwatched) {
             return;
         }
+        let mut failed = Vec::new();
         for (key, socket) in &mut self.sockets {
             if let (Stage::Open | Stage::Leaving, false, Some(fd)) = (&socket.stage, socket.watched, &socket.socket) {
                 match shared.set.watch(&**fd, *key) {
                     Ok(()) => socket.watched = true,
-                    Err(error) => tracing::error!(pipe = key, %error, "only its arbiter watches a connection"),
+                    Err(error) => failed.push((*key, error)),
                 }
             }
+        }
+        for (key, error) in failed {
+            tracing::error!(pipe = key, %error, "a connection cannot be watched, and was ended");
+            self.finish(shared, key, DialError::System(error.to_string()));
         }
     }
 

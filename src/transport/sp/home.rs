@@ -306,7 +306,7 @@ impl Watch {
         Self { turns: 0, looked: Instant::now(), beat: BEAT, is_suspected: false, is_stuck: false }
     }
 
-    fn look(&mut self, shared: &Shared, ready: &mut Ready) {
+    fn look(&mut self, shared: &Arc<Shared>, ready: &mut Ready) {
         let (home, now) = (&shared.home, Instant::now());
         if !self.is_stuck && now.duration_since(self.looked) < BEAT {
             // Roused: from now on it looks often.
