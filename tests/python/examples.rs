@@ -41,7 +41,7 @@ fn start(program: &mut Command, folder: &Folder) -> Child {
     program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits for its end; what it said, without the chatter of the package, which is indented.
+/// Waits for its end; what it said, without the chatter of the package, which is indented, or an empty line where two of its threads talk at once.
 fn said(mut child: Child) -> Vec<String> {
     let began = Instant::now();
     while child.try_wait().unwrap().is_none() {
@@ -54,7 +54,7 @@ fn said(mut child: Child) -> Vec<String> {
     child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     assert!(child.wait().unwrap().success(), "{out}{err}");
-    out.lines().filter(|line| !line.starts_with("    ")).map(String::from).collect()
+    out.lines().filter(|line| !line.is_empty() && !line.starts_with("    ")).map(String::from).collect()
 }
 
 #[test]
