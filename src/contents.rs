@@ -7,6 +7,7 @@
 use std::any::{Any, type_name};
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,8 +18,9 @@ pub struct Contents(Form);
 
 enum Form {
     Value(Box<dyn Value>),
-    /// None is null.
-    Encoded(Option<Box<Encoded>>),
+    /// Without symbols, as most are: in place.
+    Plain(Bytes),
+    Encoded(Box<Encoded>),
 }
 
 /// What can be sent: every serde type, and [`Contents`] themselves.
@@ -79,7 +81,7 @@ impl Contents {
     /// No contents: null.
     #[must_use]
     pub fn null() -> Self {
-        Self(Form::Encoded(None))
+        Self::from(Encoded::null())
     }
 
     /// Contents of an Ion element of any type. Python reads no blobs, clobs, decimals, timestamps and symbols.
@@ -146,6 +148,10 @@ impl Contents {
                 Ok(same) => return Ok(*same),
                 Err(_) => unreachable!("its type was just compared"),
             },
+            Form::Plain(bytes) => {
+                let encoded = Encoded { bytes, symbols: None };
+                return wire::decode(&encoded).map_err(|error| (wrong::<T>(&error), Self::from(encoded)));
+            }
             other => Contents(other),
         };
         contents.decode().map_err(|error| (error, contents))
@@ -155,7 +161,8 @@ impl Contents {
     pub(crate) fn encoded(&self) -> Result<Encoded, wire::EncodeError> {
         match &self.0 {
             Form::Value(value) => value.encode(),
-            Form::Encoded(encoded) => Ok(encoded.as_deref().cloned().unwrap_or_else(Encoded::null)),
+            Form::Plain(bytes) => Ok(Encoded { bytes: bytes.clone(), symbols: None }),
+            Form::Encoded(encoded) => Ok((**encoded).clone()),
         }
     }
 
@@ -167,7 +174,10 @@ impl Contents {
 
 impl From<Encoded> for Contents {
     fn from(encoded: Encoded) -> Self {
-        Self(Form::Encoded(Some(Box::new(encoded))))
+        Self(match encoded.symbols {
+            None => Form::Plain(encoded.bytes),
+            Some(_) => Form::Encoded(Box::new(encoded)),
+        })
     }
 }
 
@@ -175,8 +185,8 @@ impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Form::Value(value) => f.write_str(value.type_name()),
-            Form::Encoded(Some(encoded)) => fmt::Debug::fmt(encoded, f),
-            Form::Encoded(None) => f.write_str("null"),
+            Form::Plain(bytes) => fmt::Debug::fmt(&Encoded { bytes: bytes.clone(), symbols: None }, f),
+            Form::Encoded(encoded) => fmt::Debug::fmt(encoded, f),
         }
     }
 }

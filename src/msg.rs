@@ -19,7 +19,7 @@ use crate::contents::{Contents, ContentsError, IntoContents};
 use crate::failure::{NotDelivered, Reason, Report};
 use crate::port::Port;
 use crate::subject;
-use crate::wire::{self, Encoded, Envelope};
+use crate::wire::{self, Encoded, Envelope, Head, Letter};
 
 /// One message. Its `Debug` shows the envelope, never the contents.
 pub struct Msg {
@@ -31,17 +31,7 @@ pub struct Msg {
     pub(crate) debt: Debt,
 }
 
-/// What is on the outside of a message. Kept apart, because messages are moved often; at most 120 bytes, which allocators have at hand.
-#[doc(hidden)]
-pub struct Head {
-    pub(crate) to: Addr,
-    pub(crate) from: Addr,
-    pub(crate) subject: SmolStr,
-    pub(crate) id: Option<i64>,
-    pub(crate) reply_to: Option<i64>,
-}
-
-const _: () = assert!(size_of::<Head>() <= 120 && size_of::<Msg>() <= 64);
+const _: () = assert!(size_of::<Msg>() <= 88);
 
 /// The usual `meta`.
 const EMPTY: Encoded = Encoded::empty_struct();
@@ -145,30 +135,26 @@ impl Msg {
     }
 
     /// A message as it came over the wire.
-    pub(crate) fn of(envelope: Envelope) -> Self {
-        let Envelope { from, to, subject, id, reply_to, contents, meta } = envelope;
-        let mut msg = Self {
-            head: Box::new(Head { to, from, subject, id, reply_to }),
-            contents: Contents::from(contents),
-            meta: None,
-            duty: None,
-            debt: Debt::NONE,
-        };
-        msg.set_meta(meta);
-        msg
+    pub(crate) fn of(letter: impl Into<Letter>) -> Self {
+        let Letter { head, contents, meta } = letter.into();
+        Self { head, contents: Contents::from(contents), meta, duty: None, debt: Debt::NONE }
     }
 
-    /// The message as it goes over the wire.
-    pub(crate) fn envelope(&self) -> Result<Envelope, wire::EncodeError> {
-        Ok(Envelope {
-            from: self.from.clone(),
-            to: self.to.clone(),
-            subject: self.subject.clone(),
-            id: self.id,
-            reply_to: self.reply_to,
-            contents: self.contents.encoded()?,
-            meta: self.encoded_meta().clone(),
-        })
+    /// The message as it goes over the wire, with these contents.
+    pub(crate) fn envelope(&self, contents: Encoded) -> Envelope {
+        let Head { to, from, subject, id, reply_to } = (*self.head).clone();
+        Envelope { from, to, subject, id, reply_to, contents, meta: self.encoded_meta().clone() }
+    }
+
+    /// The outside alone, as much as a report needs.
+    pub(crate) fn outside(&self) -> Self {
+        Self { head: self.head.clone(), contents: Contents::null(), meta: None, duty: None, debt: Debt::NONE }
+    }
+
+    /// Lets go of what it carries.
+    pub(crate) fn empty(&mut self) {
+        self.contents = Contents::null();
+        self.meta = None;
     }
 
     /// What the message is about: an agreed word such as `"ADD_ONE"`.
@@ -326,6 +312,12 @@ impl Msg {
     pub(crate) fn encoded_meta(&self) -> &Encoded {
         static NONE: Encoded = EMPTY;
         self.meta.as_deref().unwrap_or(&NONE)
+    }
+
+    /// What a link lays out, with these contents.
+    pub(crate) fn parts<'a>(&'a self, contents: &'a Encoded) -> wire::Parts<'a> {
+        let Head { to, from, subject, id, reply_to } = &*self.head;
+        wire::Parts { from, to, subject, id: *id, reply_to: *reply_to, contents, meta: self.meta.as_deref() }
     }
 
     pub(crate) fn set_meta(&mut self, meta: Encoded) {

@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::{Duration, Instant};
 
-use smol_str::SmolStr;
-
-use crate::addr::{Addr, Endpoint};
+use crate::addr::Endpoint;
 use crate::link::Place;
-use crate::msg::Debt;
-use crate::wire::{Block, Encoded, Envelope, How, Receipt};
+use crate::msg::{Debt, Msg};
+use crate::wire::{Block, Encoded, How, Receipt};
 
 /// Numbers with a known outcome that are kept between those without. Default 1,024, and as many as are open: beyond, the oldest are set apart.
 const GAPS: usize = 1024;
@@ -19,11 +17,10 @@ const GRAIN: Duration = Duration::from_secs(1);
 /// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
 const FRAME: usize = 64 << 10;
 
-/// What is remembered of a message to report its end, and what is settled with it.
+/// What is remembered of a message to report its end: its outside, and what is settled with it.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    pub(crate) head: Head,
-    pub(crate) debt: Debt,
+    pub(crate) msg: Msg,
     /// Counts the message among those to its destination, for as long as it is kept.
     pub(crate) place: Option<Place>,
     /// Its sender has been told that its outcome was not known in time.
@@ -32,10 +29,10 @@ pub(crate) struct Ticket {
 
 /// A message to be numbered.
 pub(crate) struct Message<'a> {
-    pub(crate) envelope: Envelope,
+    pub(crate) msg: Msg,
+    pub(crate) contents: Encoded,
     /// Where answers go, if it does not say so itself.
     pub(crate) net: Option<&'a Endpoint>,
-    pub(crate) debt: Debt,
     pub(crate) place: Option<Place>,
     /// What it takes of the link's room.
     pub(crate) size: usize,
@@ -43,36 +40,11 @@ pub(crate) struct Message<'a> {
     pub(crate) since: Instant,
 }
 
-/// The envelope of a message without what it carries.
-#[derive(Clone, Debug)]
-pub(crate) struct Head {
-    pub(crate) from: Addr,
-    pub(crate) to: Addr,
-    pub(crate) subject: SmolStr,
-    pub(crate) id: Option<i64>,
-    pub(crate) reply_to: Option<i64>,
-}
-
 impl Ticket {
-    /// What is in it, out of its place.
-    fn take(&mut self) -> Self {
-        let (head, debt, place) = (self.head.clone(), mem::take(&mut self.debt), self.place.take());
-        Self { head, debt, place, told: self.told }
-    }
-}
-
-impl Head {
     #[inline]
-    pub(crate) fn of(envelope: Envelope) -> Self {
-        let Envelope { from, to, subject, id, reply_to, .. } = envelope;
-        Self { from, to, subject, id, reply_to }
-    }
-}
-
-impl From<Head> for Envelope {
-    fn from(head: Head) -> Self {
-        let Head { from, to, subject, id, reply_to } = head;
-        Self { from, to, subject, id, reply_to, contents: Encoded::null(), meta: Encoded::empty_struct() }
+    pub(crate) fn new(mut msg: Msg, place: Option<Place>) -> Self {
+        msg.empty();
+        Self { msg, place, told: false }
     }
 }
 
@@ -218,16 +190,16 @@ impl Ledger {
     }
 
     /// Numbers a message and keeps it, to be sent with others.
-    pub(crate) fn add(&mut self, Message { envelope, net, debt, place, size, since }: Message<'_>) {
+    pub(crate) fn add(&mut self, Message { msg, contents, net, place, size, since }: Message<'_>) {
         let is_open =
             |flight: &Flight| !flight.tried && flight.block.size() + size <= FRAME && flight.block.has_names_for(4);
         if self.sent == self.flights.len() || !self.flights.back().is_some_and(is_open) {
             self.open_flight();
         }
         let Some(flight) = self.flights.back_mut() else { return };
-        flight.block.push(&envelope, net);
+        flight.block.add(msg.parts(&contents), net);
         flight.size += size;
-        self.number(Ticket { head: Head::of(envelope), debt, place, told: false }, since);
+        self.number(Ticket::new(msg, place), since);
     }
 
     #[inline]
@@ -273,23 +245,25 @@ impl Ledger {
         self.accepted = self.accepted.max(receipt.accepted);
         self.heard = self.heard.max(receipt.version);
         // Where nobody waits for the outcome of its own message, there is nothing to tell.
-        let told = |settled: &mut Vec<_>, debt: &mut Debt, handled| {
-            if debt.is_owed() {
-                settled.push((mem::take(debt), handled));
+        let told = |settled: &mut Vec<_>, ticket: &mut Option<Ticket>, handled| {
+            if let Some(ticket) = ticket.as_mut().filter(|ticket| ticket.msg.debt.is_owed()) {
+                settled.push((mem::take(&mut ticket.msg.debt), handled));
             }
         };
         for failed in &receipt.failed {
             match failed.how {
                 How::Reported => {
-                    self.settle(failed.from, failed.upto, |ticket| told(&mut news.settled, &mut ticket.debt, false));
+                    self.settle(failed.from, failed.upto, |ticket| told(&mut news.settled, ticket, false));
                 }
-                How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.push(ticket.take())),
-                How::Unreported => self.settle(failed.from, failed.upto, |ticket| news.unreported.push(ticket.take())),
+                How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.extend(ticket.take())),
+                How::Unreported => {
+                    self.settle(failed.from, failed.upto, |ticket| news.unreported.extend(ticket.take()))
+                }
             }
         }
         let ranges = receipt.beyond.iter().copied();
         for (from, upto) in std::iter::once((0, receipt.settled)).chain(ranges) {
-            self.settle(from, upto, |ticket| told(&mut news.settled, &mut ticket.debt, true));
+            self.settle(from, upto, |ticket| told(&mut news.settled, ticket, true));
         }
         self.trim();
         freed
@@ -305,12 +279,10 @@ impl Ledger {
     }
 
     /// Numbers that are settled already, and beyond the last, are a forger's or a repetition.
-    fn settle(&mut self, from: u64, upto: u64, mut settled: impl FnMut(&mut Ticket)) {
+    fn settle(&mut self, from: u64, upto: u64, mut settled: impl FnMut(&mut Option<Ticket>)) {
         while let Some((&number, _)) = self.held.range(from..upto.max(from)).next() {
-            if let Some(mut ticket) = self.held.remove(&number) {
-                self.open -= 1;
-                settled(&mut ticket);
-            }
+            self.open -= 1;
+            settled(&mut self.held.remove(&number));
         }
         let index = |number: u64| {
             usize::try_from(number.saturating_sub(self.oldest)).unwrap_or(usize::MAX).min(self.tickets.len())
@@ -318,26 +290,26 @@ impl Ledger {
         let range = index(from)..index(upto).max(index(from));
         for place in self.tickets.range_mut(range) {
             // Where it is: a ticket is too large to be moved about.
-            if let Some(ticket) = place {
+            if place.is_some() {
                 self.open -= 1;
-                settled(ticket);
+                settled(place);
                 *place = None;
             }
         }
     }
 
     /// The messages that have waited for their outcome since `since` or longer, once each; none of those that came from elsewhere. They stay, to be settled.
-    pub(crate) fn overdue(&mut self, since: Instant) -> Vec<Head> {
+    pub(crate) fn overdue(&mut self, since: Instant) -> Vec<Msg> {
         let mut upto = 0;
         while let Some((_, number)) = self.booked.pop_front_if(|(at, _)| *at <= since) {
             upto = number;
         }
         let recent = (self.oldest..upto).zip(self.tickets.iter_mut()).filter_map(|(_, ticket)| ticket.as_mut());
         let held = self.held.range_mut(..upto).map(|(_, ticket)| ticket);
-        let due = held.chain(recent).filter(|ticket| !ticket.told && !ticket.debt.is_elsewhere());
+        let due = held.chain(recent).filter(|ticket| !ticket.told && !ticket.msg.debt.is_elsewhere());
         due.map(|ticket| {
             ticket.told = true;
-            ticket.head.clone()
+            ticket.msg.outside()
         })
         .collect()
     }
@@ -358,14 +330,14 @@ impl Ledger {
 
     fn forget_below(&mut self, upto: u64) -> Vec<Ticket> {
         let mut forgotten = Vec::new();
-        self.settle(0, upto, |ticket| forgotten.push(ticket.take()));
+        self.settle(0, upto, |ticket| forgotten.extend(ticket.take()));
         self.trim();
         forgotten
     }
 
     /// Settles the message of a connection that was answered.
     pub(crate) fn answered(&mut self, connection: Option<u64>, id: i64) -> Option<Debt> {
-        let is_it = |ticket: &Ticket| ticket.head.id == Some(id) && ticket.head.from.connection == connection;
+        let is_it = |ticket: &Ticket| ticket.msg.id == Some(id) && ticket.msg.from.connection == connection;
         let held = self.held.iter().find(|(_, ticket)| is_it(ticket)).map(|(number, _)| *number);
         let ticket = match held {
             Some(number) => self.held.remove(&number),
@@ -373,7 +345,7 @@ impl Ledger {
         };
         self.open -= usize::from(ticket.is_some());
         self.trim();
-        ticket.map(|ticket| ticket.debt)
+        ticket.map(|mut ticket| mem::take(&mut ticket.msg.debt))
     }
 
     /// Lets go of tickets up to the oldest whose outcome is not known; of that, too, if it would keep many known ones.
@@ -419,11 +391,13 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Addr;
     use crate::wire::Failed;
 
-    fn envelope() -> Envelope {
-        let head = Head { from: Addr::default(), to: Addr::default(), subject: "S".into(), id: None, reply_to: None };
-        head.into()
+    fn msg(debt: Debt) -> Msg {
+        let mut msg = Msg::new(Addr::default(), "S", crate::Contents::null());
+        msg.debt = debt;
+        msg
     }
 
     /// Waits for outcomes, and does nothing with them.
@@ -436,8 +410,8 @@ mod tests {
     /// Books so many messages of 10 bytes, and sends them.
     fn book(ledger: &mut Ledger, count: usize, sent: bool, since: Instant) {
         for _ in 0..count {
-            let (debt, place) = (Debt::to(std::sync::Arc::new(Waits), 0), None);
-            ledger.add(Message { envelope: envelope(), net: None, debt, place, size: 10, since });
+            let msg = msg(Debt::to(std::sync::Arc::new(Waits), 0));
+            ledger.add(Message { msg, contents: Encoded::null(), net: None, place: None, size: 10, since });
         }
         if sent {
             ledger.launch();

@@ -28,12 +28,12 @@ use parking_lot::Mutex;
 use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::hash::Seeded;
-use crate::msg::Debt;
+use crate::msg::{Debt, Msg};
 use crate::transport::{DialError, PipeId};
-use crate::wire::{self, Block, Envelope, FrameKind, Mood, Profile, Receipt};
+use crate::wire::{self, Block, Encoded, Envelope, FrameKind, Mood, Profile, Receipt};
 use hello::{Greeting, Hello, VERSION};
 use inflow::Inflow;
-use ledger::{Head, Ledger, Message, News, Ticket};
+use ledger::{Ledger, Message, News, Ticket};
 
 /// How long an acknowledgement waits for a frame to travel with. Default 5 ms: a reply is usually faster, and the window is far from full by then.
 const ACK_DELAY: Duration = Duration::from_millis(5);
@@ -93,7 +93,7 @@ pub(crate) enum Act {
     /// A message has come to its end where it went: whether a handler was called with it. If not, its sender is told in a report from there.
     Settled(Debt, bool),
     /// Tell the sender of a message that its outcome was not known in time.
-    Overdue(Box<Head>),
+    Overdue(Msg),
     /// The peer is a Rust router of this incarnation, and reachable.
     Up(u64),
     /// The peer has not said that it is a Rust router: it is taken for a Python one.
@@ -134,12 +134,6 @@ pub(crate) struct Way {
     pub(crate) listens: bool,
     /// The tcp endpoint that Python's answers to messages of this pipe go to; none on ipc. A Rust peer answers to `claimed`.
     pub(crate) net: Option<Endpoint>,
-}
-
-/// A message for a link.
-pub(crate) struct Outgoing {
-    pub(crate) envelope: Envelope,
-    pub(crate) debt: Debt,
 }
 
 /// Why a link did not take a message.
@@ -229,8 +223,8 @@ enum Peer {
 }
 
 struct Queued {
-    envelope: Envelope,
-    debt: Debt,
+    msg: Msg,
+    contents: Encoded,
     place: Option<Place>,
     since: Instant,
     size: usize,
@@ -344,37 +338,39 @@ impl Link {
     /// Takes a message, and dials if need be. It stays where it is if it is too large, unreadable for a known Python peer, or for want of room.
     pub(crate) fn push(
         &mut self,
-        message: &mut Option<Outgoing>,
+        message: &mut Option<Msg>,
+        contents: &mut Encoded,
         now: Instant,
         acts: &mut Vec<Act>,
     ) -> Result<(), NotTaken> {
-        let Some(Outgoing { envelope, debt }) = message else { return Ok(()) };
+        let Some(msg) = message else { return Ok(()) };
         let refused = |reason| Err(NotTaken { reason, full: false });
-        let size = size_of(envelope);
-        if let Err((reason, full)) = self.admit(size, envelope.reply_to.is_some()) {
+        let size = size_of(msg, contents);
+        if let Err((reason, full)) = self.admit(size, msg.is_reply()) {
             return Err(NotTaken { reason, full });
         }
-        if self.mood.closing && envelope.reply_to.is_none() {
+        if self.mood.closing && !msg.is_reply() {
             return refused(Reason::ShuttingDown);
         }
-        let rust_only = if self.may_be_python() { self.barrier(envelope) } else { None };
+        let rust_only = if self.may_be_python() { self.barrier(msg, contents) } else { None };
         if let (Peer::Python { .. }, Some(reason)) = (self.peer, &rust_only) {
             return refused(reason.clone());
         }
-        let counts = envelope.reply_to.is_none() && !debt.is_elsewhere();
-        let place = if counts { self.place(&envelope.to) } else { None };
+        let counts = !msg.is_reply() && !msg.debt.is_elsewhere();
+        let place = if counts { self.place(&msg.to) } else { None };
         if counts && place.is_none() {
             return Err(NotTaken { reason: Reason::MailboxFull, full: true });
         }
         self.held += size;
-        let Some(Outgoing { envelope, debt }) = message.take() else { return Ok(()) };
-        let queued = Queued { envelope, debt, place, since: now, size, rust_only };
+        let Some(msg) = message.take() else { return Ok(()) };
+        let contents = mem::replace(contents, Encoded::null());
         match &self.pipe {
             // Laid out by who sends it, not by who next sees the pipe free.
             Pipe::Open(open) if self.queue.is_empty() && !self.may_be_python() => {
-                self.ledger.add(queued.message(&open.way));
+                let net = open.way.answers_to();
+                self.ledger.add(Message { msg, contents, net, place, size, since: now });
             }
-            _ => self.queue.push_back(queued),
+            _ => self.queue.push_back(Queued { msg, contents, place, since: now, size, rust_only }),
         }
         self.connect(now, acts);
         self.pump(now, acts);
@@ -705,7 +701,8 @@ impl Link {
             Peer::Rust { mailbox, .. } => self.me.ahead.min(mailbox / 2).max(1),
             Peer::Unknown | Peer::Python { .. } => self.me.ahead,
         };
-        let beyond = |endpoint: &Option<Endpoint>| endpoint.clone().filter(|endpoint| *endpoint != self.name);
+        let beyond =
+            |endpoint: &Option<Endpoint>| endpoint.as_ref().filter(|endpoint| **endpoint != self.name).cloned();
         let to = Addr { net: beyond(&to.net), machine: beyond(&to.machine), connection: to.connection };
         if self.places.len() == self.places.capacity() {
             self.places.retain(|_, place| Arc::strong_count(place) > 1);
@@ -715,15 +712,15 @@ impl Link {
     }
 
     /// Why a message cannot go to a Python router, if so.
-    fn barrier(&self, envelope: &Envelope) -> Option<Reason> {
-        if self.name.scheme() == Scheme::Ipc && envelope.to.net.is_some() {
+    fn barrier(&self, msg: &Msg, contents: &Encoded) -> Option<Reason> {
+        if self.name.scheme() == Scheme::Ipc && msg.to.net.is_some() {
             return Some(Reason::NoRoute(format!(
                 "{} is a Python router, which takes no message that came over tcp",
                 self.name
             )));
         }
-        let refused = wire::check(&envelope.contents, Profile::Compat, "contents")
-            .and_then(|()| wire::check(&envelope.meta, Profile::Compat, "meta"))
+        let refused = wire::check(contents, Profile::Compat, "contents")
+            .and_then(|()| wire::check(msg.encoded_meta(), Profile::Compat, "meta"))
             .err()?;
         Some(Reason::NotEncodable(refused.to_string()))
     }
@@ -810,7 +807,7 @@ impl Link {
         let (open, freed) = self.ledger.end();
         self.held -= freed;
         self.session = scramble(self.session);
-        acts.extend(open.into_iter().map(|open| Act::Settled(open.ticket.debt, false)));
+        acts.extend(open.into_iter().map(|open| let_go(open.ticket)));
     }
 
     /// Gives a Rust peer up that has been silent for too long, unless it is this process that was asleep.
@@ -839,7 +836,7 @@ impl Link {
         if self.is_python() {
             return acts.extend(self.ledger.forget(since).into_iter().map(overdue));
         }
-        acts.extend(self.ledger.overdue(since).into_iter().map(|head| Act::Overdue(Box::new(head))));
+        acts.extend(self.ledger.overdue(since).into_iter().map(Act::Overdue));
     }
 
     /// Tells again what the peer has not said in time to have heard.
@@ -894,10 +891,10 @@ impl Link {
             Some([_, session, number]) if session == self.session => self.ledger.bounced(number),
             Some(_) => {}
             None => {
-                let size = size_of(&envelope);
+                let (contents, msg) = (envelope.contents.clone(), Msg::of(envelope));
+                let size = size_of(&msg, &contents);
                 self.held += size;
-                let (debt, since) = (Debt::NONE, now);
-                self.queue.push_front(Queued { envelope, debt, place: None, since, size, rust_only: None });
+                self.queue.push_front(Queued { msg, contents, place: None, since: now, size, rust_only: None });
             }
         }
     }
@@ -1008,9 +1005,10 @@ impl Link {
     fn send_plain(&mut self, queued: Queued, acts: &mut Vec<Act>) -> Bytes {
         let is_kept = self.peer == Peer::Unknown || self.incarnation().is_some();
         let Pipe::Open(Open { way, first, .. }) = &mut self.pipe else { return Bytes::new() };
-        let sent = queued.envelope.id.map(|id| (queued.envelope.from.connection, id));
+        let sent = queued.msg.id.map(|id| (queued.msg.from.connection, id));
         *first = first.or(sent);
-        let (mut marked, size, net) = (queued.envelope.clone(), queued.size, way.net.clone());
+        let mut marked = queued.msg.envelope(queued.contents.clone());
+        let (size, net) = (queued.size, way.net.clone());
         let is_numbered = self.peer != Peer::Python { shown: true }
             && wire::mark(&mut marked.meta, [self.me.incarnation, self.session, self.ledger.next()]).is_ok();
         if is_numbered && is_kept {
@@ -1023,7 +1021,7 @@ impl Link {
             self.ledger.remember(Ticket { place: None, ..queued.ticket() }, since);
             acts.extend(self.ledger.forget_beyond(REMEMBERED).into_iter().map(overdue));
         } else {
-            acts.push(Act::Settled(queued.debt, false));
+            acts.push(let_go(queued.ticket()));
         }
         plain(marked, net.as_ref())
     }
@@ -1105,28 +1103,39 @@ impl Link {
     }
 }
 
+impl Way {
+    /// Where a Rust peer answers to messages that do not say so themselves.
+    fn answers_to(&self) -> Option<&Endpoint> {
+        self.net.as_ref().map(|_| &self.claimed)
+    }
+}
+
 impl Queued {
     fn is_answer(&self) -> bool {
-        self.envelope.reply_to.is_some()
+        self.msg.is_reply()
     }
 
     /// What is remembered of a message.
     fn ticket(self) -> Ticket {
-        let Self { envelope, debt, place, .. } = self;
-        Ticket { head: Head::of(envelope), debt, place, told: false }
+        Ticket::new(self.msg, self.place)
     }
 
     /// The message as it is numbered: answers to it go to where this router listens.
     #[inline]
     fn message(self, way: &Way) -> Message<'_> {
-        let Self { envelope, debt, place, since, size, .. } = self;
-        Message { envelope, net: way.net.as_ref().map(|_| &way.claimed), debt, place, size, since }
+        let Self { msg, contents, place, since, size, .. } = self;
+        Message { msg, contents, net: way.answers_to(), place, size, since }
     }
 }
 
 /// Tells the sender of a message that nobody knows of its end, unless it has been told already.
 fn ended(ticket: Ticket, reason: Reason) -> Act {
-    if ticket.told { Act::Settled(ticket.debt, false) } else { Act::Lost(ticket, reason) }
+    if ticket.told { let_go(ticket) } else { Act::Lost(ticket, reason) }
+}
+
+/// Nothing more will be heard of a message.
+fn let_go(mut ticket: Ticket) -> Act {
+    Act::Settled(mem::take(&mut ticket.msg.debt), false)
 }
 
 /// Tells the sender of a message that its outcome was not known in time, unless it has been told already.
@@ -1142,8 +1151,8 @@ fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     }
 }
 
-fn size_of(envelope: &Envelope) -> usize {
-    envelope.contents.wire_len() + envelope.meta.wire_len() + ENVELOPE
+fn size_of(msg: &Msg, contents: &Encoded) -> usize {
+    contents.wire_len() + msg.encoded_meta().wire_len() + ENVELOPE
 }
 
 /// A message as Python reads it. Over tcp its reply address has a `net`, also where nobody can be answered: Python looks for one otherwise, and dies if

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
-use super::Outgoing;
 use super::hello;
 use super::inflow::{Inflow, Verdict};
 use super::*;
@@ -253,10 +252,11 @@ impl World {
             contents: Encoded::null(),
             meta: Encoded::empty_struct(),
         };
-        let debt = Debt::to(self.settled.clone(), number as u64);
+        let mut msg = Msg::of(envelope);
+        msg.debt = Debt::to(self.settled.clone(), number as u64);
         let fates = self.fates.clone();
         self.with(from, to, |link, now, acts| {
-            if let Err(refused) = link.push(&mut Some(Outgoing { envelope, debt }), now, acts) {
+            if let Err(refused) = link.push(&mut Some(msg), &mut Encoded::null(), now, acts) {
                 fates.borrow_mut()[number].lost.push(refused.reason);
             }
         });
@@ -310,7 +310,7 @@ impl World {
                 }
             }
             Act::Lost(ticket, reason) => {
-                let number = usize::try_from(ticket.head.id.unwrap()).unwrap();
+                let number = usize::try_from(ticket.msg.id.unwrap()).unwrap();
                 let mut fates = self.fates.borrow_mut();
                 let fate = &mut fates[number];
                 let unread = fate.failed == Some(How::Unread) && matches!(reason, Reason::NotEncodable(_));

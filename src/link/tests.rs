@@ -58,16 +58,17 @@ impl Bench {
     }
 
     fn push_to(&mut self, connection: u64, contents: Encoded) -> Result<(), NotTaken> {
+        let mut contents = contents;
         let envelope = Envelope {
             from: Addr::local(3),
             to: Addr::at(PEER.into(), connection),
             subject: SmolStr::new_static("EVENT"),
             id: Some(1),
             reply_to: None,
-            contents,
+            contents: Encoded::null(),
             meta: Encoded::empty_struct(),
         };
-        self.link.push(&mut Some(Outgoing { envelope, debt: Debt::NONE }), self.now, &mut self.acts)
+        self.link.push(&mut Some(Msg::of(envelope)), &mut contents, self.now, &mut self.acts)
     }
 
     fn open(&mut self, accepted: bool) -> PipeId {

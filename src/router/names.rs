@@ -87,11 +87,13 @@ impl Names {
         }
     }
 
-    /// An address of the network was heard of through a router of this machine.
+    /// Whether it is news that an address of the network is reached through a router of this machine.
+    pub(crate) fn is_news(&self, net: &Endpoint, gateway: &Endpoint) -> bool {
+        self.mode != Mode::Network && self.gateways.get(net) != Some(gateway)
+    }
+
+    /// The same, to be remembered.
     pub(crate) fn heard_of(&mut self, net: &Endpoint, gateway: &Endpoint) {
-        if self.mode == Mode::Network || self.gateways.get(net) == Some(gateway) {
-            return;
-        }
         if self.gateways.len() >= GATEWAYS {
             self.gateways.clear();
         }

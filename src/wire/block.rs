@@ -7,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
+use super::envelope::{Head, Letter};
 use super::gate::check;
 use super::ion::Malformed;
 use super::refused::{Fault, Refused, RefusedKind};
@@ -48,6 +49,17 @@ pub struct Bodies {
     count: usize,
 }
 
+/// A message to be laid out; `meta` is absent where it is the usual empty struct.
+pub(crate) struct Parts<'a> {
+    pub(crate) from: &'a Addr,
+    pub(crate) to: &'a Addr,
+    pub(crate) subject: &'a str,
+    pub(crate) id: Option<i64>,
+    pub(crate) reply_to: Option<i64>,
+    pub(crate) contents: &'a Encoded,
+    pub(crate) meta: Option<&'a Encoded>,
+}
+
 impl Block {
     /// How many messages there are.
     #[must_use]
@@ -75,17 +87,23 @@ impl Block {
 
     /// Adds a message. Contents and meta go as they are; where it comes from is named with `net` if it names none itself.
     pub fn push(&mut self, message: &Envelope, net: Option<&Endpoint>) {
+        let Envelope { from, to, subject, id, reply_to, contents, meta } = message;
+        let meta = Some(meta).filter(|meta| **meta != Encoded::empty_struct());
+        self.add(Parts { from, to, subject, id: *id, reply_to: *reply_to, contents, meta }, net);
+    }
+
+    pub(crate) fn add(&mut self, message: Parts<'_>, net: Option<&Endpoint>) {
         let at = self.bytes.len();
         let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
-        let has_meta = message.meta != Encoded::empty_struct();
         let flags = flag(message.id.is_some(), ID)
             | flag(message.reply_to.is_some(), REPLY_TO)
             | flag(message.contents.symbols.is_some(), SYMBOLS)
-            | flag(has_meta, META)
-            | flag(message.meta.symbols.is_some(), META_SYMBOLS)
+            | flag(message.meta.is_some(), META)
+            | flag(message.meta.is_some_and(|meta| meta.symbols.is_some()), META_SYMBOLS)
             | flag(message.from.connection.is_some(), FROM)
             | flag(message.to.connection.is_some(), TO);
-        self.bytes.reserve(LENGTH + 48 + message.subject.len() + message.contents.wire_len() + message.meta.wire_len());
+        let meta = message.meta.map_or(0, Encoded::wire_len);
+        self.bytes.reserve(LENGTH + 48 + message.subject.len() + message.contents.wire_len() + meta);
         self.bytes.extend_from_slice(&[0; LENGTH]);
         self.bytes.push(flags);
         self.addr(message.from.net.as_ref().or(net), message.from.machine.as_ref(), message.from.connection);
@@ -97,10 +115,10 @@ impl Block {
         if let Some(symbols) = &message.contents.symbols {
             self.text(symbols);
         }
-        if has_meta {
-            self.text(&message.meta.bytes);
+        if let Some(meta) = message.meta {
+            self.text(&meta.bytes);
         }
-        if let Some(symbols) = &message.meta.symbols {
+        if let Some(symbols) = message.meta.and_then(|meta| meta.symbols.as_ref()) {
             self.text(symbols);
         }
         self.bytes.extend_from_slice(&message.contents.bytes);
@@ -178,6 +196,10 @@ impl Bodies {
 
     /// Reads them one by one: each that is refused costs itself only.
     pub fn iter(&self) -> impl Iterator<Item = Result<Envelope, Refused>> + '_ {
+        self.letters().map(|read| read.map(Envelope::from))
+    }
+
+    pub(crate) fn letters(&self) -> impl Iterator<Item = Result<Letter, Refused>> + '_ {
         let mut rest = &self.bytes[..];
         std::iter::from_fn(move || {
             let (body, after) = split(rest).ok()?;
@@ -186,15 +208,15 @@ impl Bodies {
         })
     }
 
-    fn read(&self, body: &[u8]) -> Result<Envelope, Refused> {
+    fn read(&self, body: &[u8]) -> Result<Letter, Refused> {
         let at = body.as_ptr().addr() - self.bytes.as_ptr().addr();
         let mut cursor = Cursor { rest: body, bodies: self };
         let message = cursor.message().map_err(|malformed| Fault::malformed(at, malformed).refused_in_frame())?;
         check(&message.contents, Profile::Rust, "contents")?;
-        if message.meta != Encoded::empty_struct() {
-            check(&message.meta, Profile::Rust, "meta")?;
-            if !message.meta.is_null() && message.meta.type_name() != "struct" {
-                let (what, reason) = (message.meta.type_name(), "meta is a struct or null".into());
+        if let Some(meta) = &message.meta {
+            check(meta, Profile::Rust, "meta")?;
+            if !meta.is_null() && meta.type_name() != "struct" {
+                let (what, reason) = (meta.type_name(), "meta is a struct or null".into());
                 return Err(Refused { kind: RefusedKind::Odd, what, path: "meta".into(), reason });
             }
         }
@@ -215,7 +237,7 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn message(&mut self) -> Result<Envelope, Malformed> {
+    fn message(&mut self) -> Result<Letter, Malformed> {
         let (&flags, rest) = self.rest.split_first().ok_or(SHORT)?;
         self.rest = rest;
         let has = |flag: u8| flags & flag != 0;
@@ -225,18 +247,11 @@ impl<'a> Cursor<'a> {
         let subject = std::str::from_utf8(self.text()?).map_err(|_| Malformed(&"a subject that is not UTF-8"))?;
         let subject = SmolStr::new(subject);
         let symbols = if has(SYMBOLS) { Some(self.bytes()?) } else { None };
-        let meta = if has(META) { self.bytes()? } else { Encoded::empty_struct().bytes };
+        let meta = if has(META) { Some(self.bytes()?) } else { None };
         let meta_symbols = if has(META_SYMBOLS) { Some(self.bytes()?) } else { None };
-        let contents = self.bodies.bytes.slice_ref(self.rest);
-        Ok(Envelope {
-            from,
-            to,
-            subject,
-            id,
-            reply_to,
-            contents: Encoded { bytes: contents, symbols },
-            meta: Encoded { bytes: meta, symbols: meta_symbols },
-        })
+        let contents = Encoded { bytes: self.bodies.bytes.slice_ref(self.rest), symbols };
+        let meta = meta.map(|bytes| Box::new(Encoded { bytes, symbols: meta_symbols }));
+        Ok(Letter { head: Box::new(Head { to, from, subject, id, reply_to }), contents, meta })
     }
 
     fn addr(&mut self, has_connection: bool) -> Result<Addr, Malformed> {

@@ -31,6 +31,43 @@ pub struct Envelope {
     pub meta: Encoded,
 }
 
+/// What is on the outside of a message. Kept apart, because messages are moved often; at most 120 bytes, which allocators have at hand.
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub(crate) to: Addr,
+    pub(crate) from: Addr,
+    pub(crate) subject: SmolStr,
+    pub(crate) id: Option<i64>,
+    pub(crate) reply_to: Option<i64>,
+}
+
+const _: () = assert!(size_of::<Head>() <= 120);
+
+/// An [`Envelope`] as a router keeps it; `meta` is absent where it is the usual empty struct.
+pub(crate) struct Letter {
+    pub(crate) head: Box<Head>,
+    pub(crate) contents: Encoded,
+    pub(crate) meta: Option<Box<Encoded>>,
+}
+
+impl From<Envelope> for Letter {
+    fn from(envelope: Envelope) -> Self {
+        let Envelope { from, to, subject, id, reply_to, contents, meta } = envelope;
+        let meta = (meta != Encoded::empty_struct()).then(|| Box::new(meta));
+        Self { head: Box::new(Head { to, from, subject, id, reply_to }), contents, meta }
+    }
+}
+
+impl From<Letter> for Envelope {
+    fn from(letter: Letter) -> Self {
+        let Letter { head, contents, meta } = letter;
+        let Head { to, from, subject, id, reply_to } = *head;
+        let meta = meta.map_or_else(Encoded::empty_struct, |meta| *meta);
+        Self { from, to, subject, id, reply_to, contents, meta }
+    }
+}
+
 /// The fields of a message as they stand in the frame, whatever their types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Positional {

@@ -18,12 +18,25 @@ use super::{Encoded, MAX_DEPTH, MAX_DEPTH_COMPAT, MAX_SYMBOLS, Profile};
 /// [`RefusedKind::Unsupported`] or [`RefusedKind::Limit`]: send it in another form, or only to who can read it.
 /// [`RefusedKind::Malformed`]: the value was not made by this crate's encoders.
 pub fn check(value: &Encoded, profile: Profile, root: &str) -> Result<(), Refused> {
+    if value.symbols.is_none() && is_plain(&value.bytes) {
+        return Ok(());
+    }
     let mut scope = Scope::default();
     let tables = value.symbol_bytes();
     let in_tables = |fault: Fault| fault.refused(format!("{root}'s symbol table"));
     scope.apply_all(tables).map_err(in_tables)?;
     let refused = |fault: Fault| fault.refused(path_to(fault.at, root, &value.bytes, 0, tables));
     single_value(&value.bytes, &scope, profile).map_err(refused)
+}
+
+/// Whether the bytes are one text or small int, as those of most messages are: any reader takes them.
+fn is_plain(bytes: &[u8]) -> bool {
+    let mut reader = Reader::new(bytes);
+    let is_sound = match reader.plain(Kind::String) {
+        Some(text) => std::str::from_utf8(text).is_ok(),
+        None => reader.plain_uint().is_some(),
+    };
+    is_sound && reader.is_at_end()
 }
 
 /// Walks bytes that must be exactly one value, and one that nobody takes for a symbol table or a marker.

@@ -32,9 +32,13 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub(crate) use block::Parts;
 pub use block::{Block, Bodies};
 pub use de::{DecodeError, decode};
 pub use element::{MAX_TEXT, TextError, decode_element, element_to_text, encode_element, text_to_element};
+#[doc(hidden)]
+pub use envelope::Head;
+pub(crate) use envelope::Letter;
 pub use envelope::{Envelope, Positional, read_message, read_positional, write_message};
 pub use frame::{Failed, FrameKind, Header, How, Mood, Receipt, kind, read_frame, write_frame};
 pub use gate::check;

@@ -17,7 +17,7 @@ use crate::link::inflow::Verdict;
 use crate::msg::{Debt, Msg};
 use crate::router::names::{Came, Route};
 use crate::transport::{Event, Origin, PipeId, Transport};
-use crate::wire::{self, Bodies, Envelope, FrameKind, How, Profile, Refused};
+use crate::wire::{self, Bodies, Envelope, FrameKind, How, Letter, Profile, Refused};
 
 pub(super) struct PipeInfo {
     pub(super) way: Option<Way>,
@@ -81,7 +81,10 @@ impl Switch {
     }
 
     pub(crate) fn listens_at(&self, endpoint: Endpoint) {
-        self.names.write().listens_at(endpoint);
+        if endpoint.scheme() != Scheme::Tcp {
+            self.machine.get_or_init(|| endpoint.clone());
+        }
+        self.names_mut().listens_at(endpoint);
     }
 
     /// Takes an event of the transport, on the transport's thread.
@@ -112,7 +115,7 @@ impl Switch {
         };
         let way = self.way(pipe, accepted, came, local.as_ref());
         if let (false, Some(local)) = (accepted, &local) {
-            self.names.write().add_pipe(local.clone());
+            self.names_mut().add_pipe(local.clone());
         }
         let (peer, greeting) = {
             let mut pipes = self.pipes.lock();
@@ -154,7 +157,7 @@ impl Switch {
     fn closed(&self, pipe: PipeId) {
         let Some(info) = self.pipes.lock().remove(&pipe) else { return };
         if let Some(local) = info.local.filter(|_| info.way.as_ref().is_some_and(|way| !way.accepted)) {
-            self.names.write().remove_pipe(&local);
+            self.names_mut().remove_pipe(&local);
         }
         let by_name = info.remote.as_ref().and_then(|remote| self.links.read().by_name.get(remote).cloned());
         for peer in [info.peer, by_name].into_iter().flatten() {
@@ -162,7 +165,7 @@ impl Switch {
             if let Some(remote) = info.remote.as_ref().filter(|remote| **remote != peer.name) {
                 // Answers to what came on the pipe find its maker by its name, also after its end.
                 let forgotten = peer.remember(remote);
-                let mut links = self.links.write();
+                let mut links = self.links_mut();
                 forgotten.and_then(|name| links.by_name.remove(&name));
             }
         }
@@ -227,7 +230,7 @@ impl Switch {
     /// A message from outside: it is for a connection here, or passed on.
     fn arrived(&self, pipe: PipeId, envelope: Envelope, debt: Debt) {
         let Some(via) = self.via(pipe) else { return };
-        let sent = self.let_in(&via, envelope, debt).and_then(|msg| self.dispatch(msg, via.came));
+        let sent = self.let_in(&via, envelope.into(), debt).and_then(|msg| self.dispatch(msg, via.came));
         self.tell(sent.err());
     }
 
@@ -248,26 +251,24 @@ impl Switch {
     }
 
     /// Makes a message of an envelope that came in, if there is room for it and this router takes any.
-    fn let_in(&self, via: &Via, mut envelope: Envelope, debt: Debt) -> Result<Msg, Unsent> {
+    fn let_in(&self, via: &Via, mut letter: Letter, debt: Debt) -> Result<Msg, Unsent> {
+        let head = &mut *letter.head;
         let names_nobody = |net: &Option<Endpoint>| net.as_ref().is_none_or(is_all_addresses);
-        if via.came == Came::Tcp && names_nobody(&envelope.from.net) && !envelope.from.is_null() {
+        if via.came == Came::Tcp && names_nobody(&head.from.net) && !head.from.is_null() {
             // A peer that does not name itself, or by all addresses at once, can be answered on its own pipe.
-            envelope.from.net.clone_from(&via.remote);
+            head.from.net.clone_from(&via.remote);
         }
-        if envelope.to.connection == Some(DIRECTORY)
-            && !envelope.from.is_null()
-            && self.names.read().is_here(&envelope.from)
-        {
+        if head.to.connection == Some(DIRECTORY) && !head.from.is_null() && self.names.read().is_here(&head.from) {
             // What this router provides only its own connections say.
-            tracing::warn!(pipe = ?via.pipe, from = %envelope.from, "a message from outside claims to be from here");
-            envelope.from = Addr::default();
+            tracing::warn!(pipe = ?via.pipe, from = %head.from, "a message from outside claims to be from here");
+            head.from = Addr::default();
         }
-        if let (Came::Ipc, Some(net), Some(gateway)) = (via.came, &envelope.from.net, &via.gateway) {
+        if let (Came::Ipc, Some(net), Some(gateway)) = (via.came, &head.from.net, &via.gateway) {
             self.heard_of(net, gateway);
         }
-        let bytes = envelope.contents.wire_len() + envelope.meta.wire_len();
-        let weight = self.scale.weigh(bytes, envelope.reply_to.is_some(), self.limits.unhandled);
-        let mut msg = Msg::of(envelope);
+        let bytes = letter.contents.wire_len() + letter.meta.as_ref().map_or(0, |meta| meta.wire_len());
+        let weight = self.scale.weigh(bytes, head.reply_to.is_some(), self.limits.unhandled);
+        let mut msg = Msg::of(letter);
         msg.debt = debt;
         match weight {
             _ if !self.takes(&msg) => return Err(Unsent::because(msg, Reason::ShuttingDown)),
@@ -302,7 +303,7 @@ impl Switch {
         let Some(name) = name.filter(|name| !self.is_mine(name)) else { return };
         let Some(peer) = known.or_else(|| self.peer(&name)) else { return };
         if let Some(hello) = &greeting.hello {
-            self.links.write().lives(hello.incarnation, &peer);
+            self.links_mut().lives(hello.incarnation, &peer);
             self.learn_pipe(&peer, remote);
         }
         self.associate(pipe, &peer);
@@ -345,7 +346,7 @@ impl Switch {
 
     /// The peer we dialed by one name says another that it listens at: on the same machine both lead to it.
     fn learn_name(&self, peer: &Arc<Peer>, claimed: &Endpoint, came: Came, incarnation: u64) {
-        let mut links = self.links.write();
+        let mut links = self.links_mut();
         links.lives(incarnation, peer);
         if came == Came::Ipc {
             links.learn(claimed, incarnation, peer);
@@ -355,7 +356,7 @@ impl Switch {
     /// Answers to a pipe's name go to the peer that made it, also when it comes back on another: a second link on the same pipe would never hear that its frames have left.
     fn learn_pipe(&self, peer: &Arc<Peer>, remote: Option<Endpoint>) {
         if let Some(remote) = remote {
-            self.links.write().by_name.insert(remote, peer.clone());
+            self.links_mut().by_name.insert(remote, peer.clone());
         }
     }
 
@@ -452,9 +453,9 @@ impl Switch {
     /// Messages of a session: those that came before are skipped, and those in a row for one connection are put into its queue in one step.
     fn numbered(&self, via: &Via, incoming: &Arc<Incoming>, first: u64, bodies: &Bodies, skip: usize) {
         let mut row = Row::default();
-        for (number, read) in (first..).zip(bodies.iter()).skip(skip) {
+        for (number, read) in (first..).zip(bodies.letters()).skip(skip) {
             match read {
-                Ok(envelope) => match self.let_in(via, envelope, Debt::to(incoming.clone(), number)) {
+                Ok(letter) => match self.let_in(via, letter, Debt::to(incoming.clone(), number)) {
                     Ok(msg) => self.in_row(&mut row, msg, via.came),
                     Err(unsent) => self.tell([unsent]),
                 },
@@ -528,5 +529,7 @@ fn reachable(listening: &Endpoint, local: Option<&Endpoint>) -> Option<Endpoint>
 
 /// Whether an endpoint stands for every address of its machine: it can be listened at, not dialed.
 fn is_all_addresses(endpoint: &Endpoint) -> bool {
-    endpoint.rest().rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]" | "*" | ""))
+    // Asked for every message: most names are told by their first byte.
+    matches!(endpoint.rest().as_bytes().first(), Some(b'0' | b'[' | b'*' | b':'))
+        && endpoint.rest().rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]" | "*" | ""))
 }

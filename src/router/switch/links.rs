@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::arrivals::{PipeInfo, came_over};
@@ -15,7 +15,6 @@ use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::hash::Seeded;
 use crate::link::{Act, Link, Me, Way};
-use crate::msg::Msg;
 use crate::router::names::{Came, Route};
 use crate::subject;
 use crate::transport::{Handed, PipeId, SendError};
@@ -86,7 +85,7 @@ impl Switch {
             return Some(peer.clone());
         }
         let accepted = self.accepted_from(endpoint);
-        let mut links = self.links.write();
+        let mut links = self.links_mut();
         if let Some(peer) = links.by_name.get(endpoint) {
             return Some(peer.clone());
         }
@@ -142,8 +141,24 @@ impl Switch {
 
     /// Lets a link decide, and does what it says.
     pub(super) fn with<R>(&self, peer: &Arc<Peer>, decide: impl FnOnce(&mut Link, Instant, &mut Vec<Act>) -> R) -> R {
-        let mut acts = ACTS.take();
-        let (result, mut has_room) = self.decide(peer, &mut acts, decide);
+        let mut acts = ACTS.try_with(Cell::take).unwrap_or_default();
+        let mut guarded = peer.link.lock();
+        let (now, before) = (self.clock.now(), guarded.link.burden());
+        let result = decide(&mut guarded.link, now, &mut acts);
+        self.carry_on(peer, guarded, now, before, acts);
+        result
+    }
+
+    /// Does what a link says, and tells it of each frame that has left at once.
+    fn carry_on(
+        &self,
+        peer: &Arc<Peer>,
+        guarded: MutexGuard<'_, Guarded>,
+        now: Instant,
+        before: (usize, usize),
+        mut acts: Vec<Act>,
+    ) {
+        let mut has_room = self.has_decided(peer, guarded, before, &mut acts);
         loop {
             let mut sent = None;
             for act in acts.drain(..) {
@@ -153,26 +168,27 @@ impl Switch {
                 }
             }
             let Some(pipe) = sent else { break };
-            has_room |= self.decide(peer, &mut acts, |link, now, acts| link.sent(pipe, now, acts)).1;
+            let mut guarded = peer.link.lock();
+            let before = guarded.link.burden();
+            guarded.link.sent(pipe, now, &mut acts);
+            has_room |= self.has_decided(peer, guarded, before, &mut acts);
         }
-        ACTS.set(acts);
+        // A thread that ends keeps nothing.
+        let _ = ACTS.try_with(|place| place.set(acts));
         // Not after every look: a try that found no room would wake those who wait for it, itself among them, for ever.
         if has_room {
             peer.room.notify_waiters();
         }
-        result
     }
 
-    /// What the link says, and whether it has more room than before.
-    fn decide<R>(
+    /// Keeps the tables in step with a link that has decided. Whether it has more room than before.
+    fn has_decided(
         &self,
         peer: &Arc<Peer>,
+        mut guarded: MutexGuard<'_, Guarded>,
+        before: (usize, usize),
         acts: &mut Vec<Act>,
-        decide: impl FnOnce(&mut Link, Instant, &mut Vec<Act>) -> R,
-    ) -> (R, bool) {
-        let mut guarded = peer.link.lock();
-        let before = guarded.link.burden();
-        let result = decide(&mut guarded.link, self.clock.now(), acts);
+    ) -> bool {
         // Dialed under the lock: the link must know its pipe before anything happens on it.
         acts.retain(|act| match act {
             Act::Dial(endpoint) => {
@@ -187,11 +203,11 @@ impl Switch {
         let after = guarded.link.burden();
         drop(guarded);
         if old != new {
-            let mut links = self.links.write();
+            let mut links = self.links_mut();
             links.by_session.remove(&old);
             links.by_session.insert(new, peer.clone());
         }
-        (result, after.0 < before.0 || after.1 < before.1)
+        after.0 < before.0 || after.1 < before.1
     }
 
     pub(super) fn dial(&self, peer: &Arc<Peer>, link: &mut Link, endpoint: &Endpoint) {
@@ -210,25 +226,23 @@ impl Switch {
                     transport.close(pipe);
                 }
             }
-            Act::Lost(ticket, reason) => {
-                let is_report = ticket.head.subject == subject::MSG_NOT_DELIVERED;
+            Act::Lost(mut ticket, reason) => {
+                let is_report = ticket.msg.subject == subject::MSG_NOT_DELIVERED;
                 if let Some(incarnation) = peer.link.lock().link.incarnation().filter(|_| is_report) {
                     self.reports_are_lost(incarnation);
                 }
-                let mut msg = Msg::of(ticket.head.into());
-                msg.debt = ticket.debt;
-                self.report(&mut msg, reason);
+                self.report(&mut ticket.msg, reason);
             }
             Act::Settled(mut debt, true) => debt.handled(),
             Act::Settled(debt, false) => drop(debt),
-            Act::Overdue(head) => self.report(&mut Msg::of((*head).into()), Reason::NoOutcome),
+            Act::Overdue(mut outside) => self.report(&mut outside, Reason::NoOutcome),
             Act::Abandon(incarnation) => {
                 self.reports_are_lost(incarnation);
                 self.abandon(peer);
             }
             Act::Up(incarnation) => {
                 tracing::debug!(peer = %peer.name, incarnation, "a Rust router is there");
-                self.links.write().lives(incarnation, peer);
+                self.links_mut().lives(incarnation, peer);
                 self.board.peer_up(&peer.name, incarnation);
                 self.tell_again(incarnation);
             }
@@ -271,7 +285,7 @@ impl Switch {
     fn peer_gone(&self, peer: &Arc<Peer>, reason: &Reason) {
         let now = peer.link.lock().link.incarnation();
         let (ended, names) = {
-            let mut links = self.links.write();
+            let mut links = self.links_mut();
             let is_over = |incarnation: &u64, peers: &mut Vec<Arc<Peer>>| {
                 peers.retain(|other| !Arc::ptr_eq(other, peer) || Some(*incarnation) == now);
                 peers.is_empty()

@@ -9,12 +9,13 @@ mod links;
 mod sessions;
 mod weight;
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::addr::{Addr, DIRECTORY, Endpoint};
@@ -22,8 +23,7 @@ use crate::config::Limits;
 use crate::directory::Board;
 use crate::failure::Reason;
 use crate::hash::BySequence;
-use crate::link::Outgoing;
-use crate::msg::{Debt, Msg};
+use crate::msg::Msg;
 use crate::port::Port;
 use crate::router::clock::Clock;
 use crate::router::counters::Counters;
@@ -35,14 +35,35 @@ use links::{LINKS, Links, Peer};
 use sessions::Sessions;
 use weight::Scale;
 
+/// Tells the routers of a process apart.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    // Most messages of a thread go where the one before went.
+    static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+}
+
+/// Where the last message of a thread went, which is so for as long as its router's names and links stay as they are.
+struct Last {
+    router: u64,
+    era: u64,
+    to: Addr,
+    peer: Arc<Peer>,
+}
+
 pub(crate) struct Switch {
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     pub(crate) board: Board,
     incarnation: u64,
+    number: u64,
+    /// Grows with every change of names and links.
+    era: AtomicU64,
     clock: Arc<dyn Clock>,
     stage: AtomicU8,
     names: RwLock<Names>,
+    /// The endpoint that this router is named by on its machine, once it listens there.
+    machine: OnceLock<Endpoint>,
     ports: RwLock<HashMap<u64, Arc<Port>, BySequence>>,
     next_port: AtomicU64,
     transport: OnceLock<Arc<dyn Transport>>,
@@ -56,6 +77,12 @@ pub(crate) struct Switch {
     /// An agent was told to shut the router down.
     pub(crate) shutdown_asked: Notify,
     ended: watch::Sender<bool>,
+}
+
+/// Kept for the next message of this thread.
+fn remember(last: Last) {
+    // A thread that ends sends without.
+    let _ = LAST.try_with(|place| place.set(Some(last)));
 }
 
 /// A message that was not sent.
@@ -93,9 +120,12 @@ impl Switch {
             counters: Counters::default(),
             board: Board::default(),
             incarnation: clock.draw(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            era: AtomicU64::new(0),
             clock,
             stage: AtomicU8::new(Stage::Running as u8),
             names: RwLock::new(Names::new(mode)),
+            machine: OnceLock::new(),
             ports: RwLock::default(),
             next_port: AtomicU64::new(DIRECTORY),
             transport: OnceLock::new(),
@@ -155,7 +185,9 @@ impl Switch {
 
     /// A router of this machine leads to an address of the network.
     pub(crate) fn heard_of(&self, net: &Endpoint, gateway: &Endpoint) {
-        self.names.write().heard_of(net, gateway);
+        if self.names.read().is_news(net, gateway) {
+            self.names_mut().heard_of(net, gateway);
+        }
     }
 
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
@@ -198,7 +230,7 @@ impl Switch {
     pub(crate) fn fill_reply_addr(&self, msg: &mut Msg, number: u64) {
         msg.from.connection = Some(number);
         if msg.to.machine.is_some() || msg.to.net.is_some() {
-            msg.from.machine = self.names.read().machine().cloned();
+            msg.from.machine = self.machine.get().cloned();
         }
     }
 
@@ -257,13 +289,22 @@ impl Switch {
     // ---- the way of a message --------------------------------------------------------------
 
     fn dispatch(&self, msg: Msg, came: Came) -> Result<(), Unsent> {
+        if came == Came::Here
+            && let Some(last) = self.last(&msg.to)
+        {
+            let sent = self.hand_to(&last.peer, msg);
+            remember(last);
+            return sent;
+        }
+        // Before the look at what it may change.
+        let era = self.era.load(Ordering::Acquire);
         let route = match &msg.to {
             Addr { net: None, machine: None, connection: Some(number) } => Route::Here(*number),
             to => self.names.read().route(to, came),
         };
         match route {
             Route::Here(number) => self.deliver(number, msg),
-            Route::There(endpoint) => self.pass_on(&endpoint, msg, came),
+            Route::There(endpoint) => self.pass_on(&endpoint, msg, came, era),
             Route::Nowhere(reason) => Err(Unsent::because(msg, reason)),
         }
     }
@@ -279,7 +320,7 @@ impl Switch {
         }
     }
 
-    fn pass_on(&self, endpoint: &Endpoint, mut msg: Msg, came: Came) -> Result<(), Unsent> {
+    fn pass_on(&self, endpoint: &Endpoint, mut msg: Msg, came: Came, era: u64) -> Result<(), Unsent> {
         if came != Came::Here {
             let mut meta = msg.encoded_meta().clone();
             if let Err(reason) = wire::count_hop(&mut meta, self.limits.hops) {
@@ -287,22 +328,51 @@ impl Switch {
             }
             msg.set_meta(meta);
         }
-        let envelope = match msg.envelope() {
-            Ok(envelope) => envelope,
-            Err(error) => return Err(Unsent::because(msg, Reason::NotEncodable(error.to_string()))),
-        };
         let Some(peer) = self.peer(endpoint) else {
             return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {LINKS} links already"))));
         };
-        let mut outgoing = Some(Outgoing { envelope, debt: std::mem::take(&mut msg.debt) });
-        match self.with(&peer, |link, now, acts| link.push(&mut outgoing, now, acts)) {
-            Ok(()) => Ok(()),
-            Err(not_taken) => {
-                msg.debt = outgoing.map_or(Debt::NONE, |outgoing| outgoing.debt);
+        let last =
+            (came == Came::Here).then(|| Last { router: self.number, era, to: msg.to.clone(), peer: peer.clone() });
+        let sent = self.hand_to(&peer, msg);
+        last.map(remember);
+        sent
+    }
+
+    /// Where the last message of this thread went, if it went to `to`.
+    fn last(&self, to: &Addr) -> Option<Last> {
+        let last = LAST.try_with(Cell::take).ok().flatten()?;
+        let is_so = last.router == self.number && last.era == self.era.load(Ordering::Acquire) && last.to == *to;
+        Some(last).filter(|_| is_so)
+    }
+
+    fn hand_to(&self, peer: &Arc<Peer>, msg: Msg) -> Result<(), Unsent> {
+        let mut contents = match msg.contents.encoded() {
+            Ok(contents) => contents,
+            Err(error) => return Err(Unsent::because(msg, Reason::NotEncodable(error.to_string()))),
+        };
+        let mut outgoing = Some(msg);
+        let pushed = self.with(peer, |link, now, acts| link.push(&mut outgoing, &mut contents, now, acts));
+        match (pushed, outgoing) {
+            (Err(not_taken), Some(msg)) => {
                 let room = not_taken.full.then(|| peer.room.clone());
                 Err(Unsent { msg, reason: not_taken.reason, room })
             }
+            _ => Ok(()),
         }
+    }
+
+    // ---- what changes seldom ---------------------------------------------------------------
+
+    fn names_mut(&self) -> RwLockWriteGuard<'_, Names> {
+        let names = self.names.write();
+        self.era.fetch_add(1, Ordering::Release);
+        names
+    }
+
+    fn links_mut(&self) -> RwLockWriteGuard<'_, Links> {
+        let links = self.links.write();
+        self.era.fetch_add(1, Ordering::Release);
+        links
     }
 
     // ---- the end ---------------------------------------------------------------------------
@@ -362,7 +432,7 @@ impl Switch {
             self.with(&peer, |link, _, acts| link.give_up(Reason::ShuttingDown, acts));
         }
         self.enter_stage(Stage::Stopped);
-        *self.links.write() = Links::default();
+        *self.links_mut() = Links::default();
         self.pipes.lock().clear();
         self.timers.lock().clear();
         self.sessions.lock().clear();
