@@ -167,6 +167,8 @@ enum End {
 /// Lives in the actor's context: hands the actor its messages, and tells when it ends, in whichever way.
 struct Presence {
     port: Arc<Port>,
+    /// So many were taken and are not handled yet.
+    taken: usize,
     /// Who restarts it; without, the connection ends with the actor.
     ended: Option<oneshot::Sender<End>>,
 }
@@ -174,7 +176,7 @@ struct Presence {
 impl Presence {
     fn new(port: &Arc<Port>, ended: Option<oneshot::Sender<End>>) -> Self {
         port.attach();
-        Self { port: port.clone(), ended }
+        Self { port: port.clone(), taken: 0, ended }
     }
 }
 
@@ -182,7 +184,12 @@ impl Presence {
 impl<A: Agent> ActorFuture<A> for Presence {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, agent: &mut A, ctx: &mut Context<A>, task: &mut std::task::Context<'_>) -> Poll<()> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        agent: &mut A,
+        ctx: &mut Context<A>,
+        task: &mut std::task::Context<'_>,
+    ) -> Poll<()> {
         loop {
             if self.port.is_stopping() {
                 ctx.stop();
@@ -192,10 +199,12 @@ impl<A: Agent> ActorFuture<A> for Presence {
             if ctx.waiting() {
                 return Poll::Pending;
             }
-            let Some(msg) = self.port.next_taken() else {
-                ready!(self.port.poll_take(task));
+            let Some(left) = self.taken.checked_sub(1) else {
+                self.taken = ready!(self.port.poll_take(task));
                 continue;
             };
+            self.taken = left;
+            let Some(msg) = self.port.next_taken() else { continue };
             Handler::<Msg>::handle(agent, msg, ctx).handle(ctx, None);
             ready!(pin!(consume_budget()).as_mut().poll(task));
         }

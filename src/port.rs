@@ -104,6 +104,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Answer {
     port: Arc<Port>,
     id: i64,
+    /// It has come, or what there is instead.
+    is_over: bool,
 }
 
 impl Port {
@@ -151,8 +153,8 @@ impl Port {
         }
     }
 
-    /// Takes all that has arrived; ready without if the agent shall stop.
-    pub(crate) fn poll_take(&self, task: &Context<'_>) -> Poll<()> {
+    /// Takes all that has arrived, and says how many that is; ready without if the agent shall stop.
+    pub(crate) fn poll_take(&self, task: &Context<'_>) -> Poll<usize> {
         let mut inbox = self.inbox.lock();
         // Looked at under the lock: who asks to stop takes it, too, to wake.
         if inbox.queue.is_empty() && !self.is_stopping() {
@@ -162,7 +164,7 @@ impl Port {
         let mut taken = self.taken.lock();
         debug_assert!(taken.is_empty(), "what is in it would be handled after what comes");
         std::mem::swap(&mut inbox.queue, &mut *taken);
-        Poll::Ready(())
+        Poll::Ready(taken.len())
     }
 
     /// The next of those that were taken.
@@ -294,7 +296,7 @@ impl Port {
     pub(crate) fn expect(self: &Arc<Self>, id: i64, msg: &Msg, also: Vec<SmolStr>) -> Answer {
         let waiting = Waiting { to: msg.to.clone(), subject: msg.subject.clone(), also, end: None, asker: None };
         self.requests.lock().insert(id, waiting);
-        Answer { port: self.clone(), id }
+        Answer { port: self.clone(), id, is_over: false }
     }
 
     /// Gets ready for the outcome of message `id`.
@@ -599,10 +601,11 @@ impl Answer {
 impl Future for Answer {
     type Output = Result<Msg, RequestError>;
 
-    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut requests = self.port.requests.lock();
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = &mut *self;
+        let mut requests = answer.port.requests.lock();
         // It is there until this future is ready.
-        let Entry::Occupied(mut request) = requests.entry(self.id) else { return Poll::Pending };
+        let Entry::Occupied(mut request) = requests.entry(answer.id) else { return Poll::Pending };
         let Some(end) = request.get_mut().end.take() else {
             wait(&mut request.get_mut().asker, task);
             return Poll::Pending;
@@ -610,14 +613,17 @@ impl Future for Answer {
         let request = request.remove();
         // Not under the lock: what a message carries is the user's, and may do anything when it is dropped.
         drop(requests);
+        answer.is_over = true;
         Poll::Ready(request.ended(end))
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let forgotten = self.port.requests.lock().remove(&self.id);
-        drop(forgotten);
+        if !self.is_over {
+            let forgotten = self.port.requests.lock().remove(&self.id);
+            drop(forgotten);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) mod hello;
 pub(crate) mod inflow;
 pub(crate) mod ledger;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +73,17 @@ const ENVELOPE: usize = 256;
 /// Bytes that a peer takes without having said its limit. Default 1 MiB: what a Rust router's transport takes beyond its limit, however small that
 /// is. A larger message waits for the peer's hello: sent before, it could end its pipe, again and again.
 const UNANNOUNCED: usize = 1 << 20;
+
+/// Receiving ends by their session, in order. A peer has one or two: in a row they cost no memory that comes and goes.
+type Inflows = Vec<(u64, Arc<Mutex<Inflow>>)>;
+
+fn note(inflows: &mut Inflows, session: u64, inflow: &Arc<Mutex<Inflow>>) {
+    match inflows.binary_search_by_key(&session, |(session, _)| *session) {
+        Ok(at) if Arc::ptr_eq(&inflows[at].1, inflow) => {}
+        Ok(at) => inflows[at].1 = inflow.clone(),
+        Err(at) => inflows.insert(at, (session, inflow.clone())),
+    }
+}
 
 /// A place among the messages to one destination, which counts for as long as it is kept.
 pub(crate) type Place = Arc<()>;
@@ -161,9 +172,9 @@ pub(crate) struct Link {
     ledger: Ledger,
     held: usize,
     /// Sessions of the peer about which there is news to tell.
-    owed: BTreeMap<u64, Arc<Mutex<Inflow>>>,
+    owed: Inflows,
     /// Those about which the peer has been told, and has not said that it has heard.
-    told: BTreeMap<u64, Arc<Mutex<Inflow>>>,
+    told: Inflows,
     /// When it is told again, on a pipe that may have dropped what it was told.
     tell_again: Option<Instant>,
     ack_due: Option<Instant>,
@@ -249,8 +260,8 @@ impl Link {
             places: HashMap::default(),
             ledger: Ledger::default(),
             held: 0,
-            owed: BTreeMap::new(),
-            told: BTreeMap::new(),
+            owed: Inflows::new(),
+            told: Inflows::new(),
             tell_again: None,
             ack_due: None,
             ack_bytes: 0,
@@ -611,13 +622,13 @@ impl Link {
     pub(crate) fn owe(
         &mut self,
         session: u64,
-        inflow: Arc<Mutex<Inflow>>,
+        inflow: &Arc<Mutex<Inflow>>,
         bytes: usize,
         urgent: bool,
         now: Instant,
         acts: &mut Vec<Act>,
     ) {
-        self.owed.insert(session, inflow);
+        note(&mut self.owed, session, inflow);
         self.ack_bytes += bytes;
         self.ack_frames += usize::from(bytes > 0);
         let is_due = urgent || self.ack_bytes >= ACK_BYTES || self.ack_frames >= ACK_FRAMES;
@@ -853,7 +864,7 @@ impl Link {
             if told.waits_for_word() {
                 told.tell_again();
                 drop(told);
-                self.owed.insert(session, inflow);
+                note(&mut self.owed, session, &inflow);
             }
         }
     }
@@ -1058,19 +1069,19 @@ impl Link {
     /// The frame of the first unsent flight, or of receipts alone; one of neither is a heartbeat.
     fn frame(&mut self, loaded: bool, now: Instant) -> Bytes {
         let to = self.incarnation().unwrap_or_default();
-        self.told.retain(|_, inflow| inflow.lock().waits_for_word());
+        self.told.retain(|(_, inflow)| inflow.lock().waits_for_word());
         let may_drop = self.may_drop();
         let (reported, gone) = (self.ledger.next(), self.ledger.gone(loaded));
         let mut receipts = Vec::with_capacity(self.owed.len());
         let mut more = false;
-        self.owed.retain(|session, inflow| {
+        self.owed.retain(|(session, inflow)| {
             let mut filled = inflow.lock();
             if may_drop {
                 filled.doubt();
             }
             let receipt = filled.receipt(*session, reported, gone);
             if may_drop || !receipt.failed.is_empty() {
-                self.told.insert(*session, inflow.clone());
+                note(&mut self.told, *session, inflow);
             }
             receipts.push(receipt);
             more |= filled.has_more();

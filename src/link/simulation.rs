@@ -329,7 +329,7 @@ impl World {
                     inflows.map(|((_, session), inflow)| (*session, inflow.clone())).collect::<Vec<_>>()
                 {
                     inflow.lock().tell_again();
-                    self.with(node, peer, |link, now, acts| link.owe(session, inflow, 0, false, now, acts));
+                    self.with(node, peer, |link, now, acts| link.owe(session, &inflow, 0, false, now, acts));
                 }
             }
             Act::Python | Act::Gone(_) => {}
@@ -490,7 +490,7 @@ impl World {
             self.later(after, Happening::Settle { node, life, sender, session, number, failed });
         }
         let session = header.session;
-        self.with(node, peer, |link, now, acts| link.owe(session, inflow, 0, false, now, acts));
+        self.with(node, peer, |link, now, acts| link.owe(session, &inflow, 0, false, now, acts));
     }
 
     /// A handler has returned, or there was none.
@@ -501,7 +501,7 @@ impl World {
             Some(how) => inflow.lock().fail(number, how),
         };
         if let Some(&peer) = self.nodes[node].known.get(&sender).filter(|_| is_first_news) {
-            self.with(node, peer, |link, now, acts| link.owe(session, inflow, 0, false, now, acts));
+            self.with(node, peer, |link, now, acts| link.owe(session, &inflow, 0, false, now, acts));
         }
     }
 

@@ -471,7 +471,7 @@ fn a_receipt_travels_with_a_message_or_after_a_moment() {
     let inflow = Arc::new(Mutex::new(Inflow::default()));
     let owe = |bench: &mut Bench, urgent| {
         inflow.lock().receive(0, 5);
-        bench.link.owe(77, inflow.clone(), 10, urgent, bench.now, &mut bench.acts);
+        bench.link.owe(77, &inflow, 10, urgent, bench.now, &mut bench.acts);
     };
     owe(&mut bench, false);
     assert!(bench.drain().is_empty());
@@ -547,7 +547,7 @@ fn a_link_that_owes_a_receipt_is_not_idle() {
     let mut bench = Bench::introduced();
     let inflow = Arc::new(Mutex::new(Inflow::default()));
     inflow.lock().receive(0, 1);
-    bench.link.owe(77, inflow, 10, false, bench.now, &mut bench.acts);
+    bench.link.owe(77, &inflow, 10, false, bench.now, &mut bench.acts);
     assert!(!bench.link.is_idle(), "the peer would take its message for lost");
     bench.after(ACK_DELAY);
     assert_eq!(bench.drain().len(), 1);

@@ -199,7 +199,8 @@ fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
         return fresh();
     }
     // That of an earlier frame if it is remembered: frame after frame the same few cost no memory.
-    let place = name.iter().rev().take(8).fold(name.len(), |place, &byte| place.wrapping_mul(31) ^ usize::from(byte));
+    let tail = name.last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail)) ^ name.len() as u64;
+    let place = (tail.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
     RECENT.with_borrow_mut(|recent| match &mut recent[place % SHARED] {
         Some(endpoint) if endpoint.as_str().as_bytes() == name => Ok(endpoint.clone()),
         place => Ok(place.insert(fresh()?).clone()),

@@ -1,6 +1,8 @@
 //! What the transport tells: pipes that open and end, hellos, and messages that come in.
 
-use std::sync::Arc;
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,6 +17,7 @@ use crate::link::Way;
 use crate::link::hello::{self, Greeting};
 use crate::link::inflow::Verdict;
 use crate::msg::{Debt, Msg};
+use crate::port::Port;
 use crate::router::names::{Came, Route};
 use crate::transport::{Event, Origin, PipeId, Transport};
 use crate::wire::{self, Bodies, Envelope, FrameKind, How, Letter, Profile, Refused};
@@ -42,8 +45,29 @@ struct Via {
 /// Messages in a row for one connection.
 #[derive(Default)]
 struct Row {
-    number: u64,
+    /// Where those before went, and the next may go.
+    to: Option<Addr>,
+    port: Weak<Port>,
     msgs: SmallVec<[Msg; 2]>,
+}
+
+/// What the last link frame of a thread was read with, which is so for as long as its router's names, links, pipes, ports and sessions stay as they are.
+struct Known {
+    router: u64,
+    era: u64,
+    sender: u64,
+    session: u64,
+    peer: Arc<Peer>,
+    /// The other links to it.
+    beside: Vec<Arc<Peer>>,
+    via: Via,
+    incoming: Option<Arc<Incoming>>,
+    row: Row,
+}
+
+thread_local! {
+    // Most frames of a thread come from where the one before came from.
+    static KNOWN: Cell<Option<Box<Known>>> = const { Cell::new(None) };
 }
 
 /// What a pipe is for that only says hello to a Python router.
@@ -92,7 +116,7 @@ impl Switch {
         match event {
             Event::Opened { pipe, origin, local, remote, .. } => self.opened(pipe, &origin, local, remote),
             Event::DialFailed { pipe, error } => {
-                let info = self.pipes.lock().remove(&pipe);
+                let info = self.pipes_mut().remove(&pipe);
                 if let Some(peer) = info.and_then(|info| info.peer) {
                     tracing::debug!(peer = %peer.name, %error, "dial failed");
                     self.with(&peer, |link, now, acts| link.dial_failed(pipe, &error, now, acts));
@@ -118,7 +142,7 @@ impl Switch {
             self.names_mut().add_pipe(local.clone());
         }
         let (peer, greeting) = {
-            let mut pipes = self.pipes.lock();
+            let mut pipes = self.pipes_mut();
             let info = pipes.entry(pipe).or_insert_with(|| PipeInfo::new(came, None));
             info.way.clone_from(&way);
             info.local = local;
@@ -155,7 +179,7 @@ impl Switch {
     }
 
     fn closed(&self, pipe: PipeId) {
-        let Some(info) = self.pipes.lock().remove(&pipe) else { return };
+        let Some(info) = self.pipes_mut().remove(&pipe) else { return };
         if let Some(local) = info.local.filter(|_| info.way.as_ref().is_some_and(|way| !way.accepted)) {
             self.names_mut().remove_pipe(&local);
         }
@@ -338,7 +362,7 @@ impl Switch {
 
     /// From now on a pipe is this link's, and no other's: who had it before would not hear of its end.
     fn associate(&self, pipe: PipeId, peer: &Arc<Peer>) {
-        let before = self.pipes.lock().get_mut(&pipe).and_then(|info| info.peer.replace(peer.clone()));
+        let before = self.pipes_mut().get_mut(&pipe).and_then(|info| info.peer.replace(peer.clone()));
         if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, peer)) {
             self.with(&before, |link, now, acts| link.closed(pipe, now, acts));
         }
@@ -361,35 +385,25 @@ impl Switch {
     }
 
     fn link_frame(&self, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
-        let (peer, beside) = {
-            let links = self.links.read();
-            (links.to(header.from).cloned(), links.beside(header.from))
-        };
-        let Some(peer) = peer.filter(|_| header.to == self.incarnation) else {
-            self.refused(pipe, &Refused::stale());
-            return self.begin_anew(pipe);
-        };
-        let Some(via) = self.via(pipe) else { return };
+        let Some(mut known) = self.known(pipe, header) else { return };
+        let Known { peer, beside, via, incoming, row, .. } = &mut *known;
         let urgent = via.urgent && !header.mood.patient;
-        let received = self.receive(header, bodies.len());
-        let owed = match &received {
-            Some((incoming, Verdict::Take { .. })) => Some(incoming),
-            _ => None,
-        };
-        let session = self.with(&peer, |link, now, acts| {
+        let verdict = self.receive(header, bodies.len(), incoming);
+        let owed = incoming.as_ref().filter(|_| matches!(verdict, Some(Verdict::Take { .. })));
+        let session = self.with(peer, |link, now, acts| {
             let session = link.session();
             link.heard(header.mood, now, acts);
             for receipt in header.receipts.iter().filter(|receipt| receipt.session == session) {
                 link.receipt(receipt, now, acts);
             }
             if let Some(incoming) = owed {
-                link.owe(incoming.session, incoming.inflow.clone(), bodies.size(), urgent, now, acts);
+                link.owe(incoming.session, &incoming.inflow, bodies.size(), urgent, now, acts);
             }
             session
         });
         // It lives, by whichever of its names it is known.
         for peer in beside {
-            self.with(&peer, |link, now, acts| link.heard(header.mood, now, acts));
+            self.with(peer, |link, now, acts| link.heard(header.mood, now, acts));
         }
         for receipt in header.receipts.iter().filter(|receipt| receipt.session != session) {
             let told = self.links.read().by_session.get(&receipt.session).cloned();
@@ -397,33 +411,65 @@ impl Switch {
                 self.with(&told, |link, now, acts| link.receipt(receipt, now, acts));
             }
         }
-        match received {
-            Some((incoming, Verdict::Take { skip })) => self.numbered(&via, &incoming, header.first, bodies, skip),
-            Some((_, Verdict::Gap)) => {
+        match (verdict, incoming) {
+            (Some(Verdict::Take { skip }), Some(incoming)) => {
+                self.numbered(via, incoming, row, header.first, bodies, skip);
+            }
+            (Some(Verdict::Gap), _) => {
                 tracing::debug!(?pipe, first = header.first, "messages are missing");
                 self.begin_anew(pipe);
             }
-            None => {}
+            _ => {}
         }
+        // A thread that ends keeps nothing.
+        let _ = KNOWN.try_with(|place| place.set(Some(known)));
+    }
+
+    /// What a frame is read with. None if its sender is not known, or it is meant for another life of this router.
+    fn known(&self, pipe: PipeId, header: &wire::Header) -> Option<Box<Known>> {
+        // Before the look at what it stands for.
+        let era = self.era.load(Ordering::Acquire);
+        let last = KNOWN.try_with(Cell::take).ok().flatten().filter(|last| last.router == self.number);
+        if let Some(last) = last {
+            let is_its = (last.sender, last.session) == (header.from, header.session) && last.via.pipe == pipe;
+            if last.era == era && is_its && header.to == self.incarnation {
+                return Some(last);
+            }
+            if last.incoming.is_some() {
+                // All that while it was.
+                self.sessions.lock().heard((last.sender, last.session));
+            }
+        }
+        let (peer, beside) = {
+            let links = self.links.read();
+            (links.to(header.from).cloned(), links.beside(header.from))
+        };
+        let Some(peer) = peer.filter(|_| header.to == self.incarnation) else {
+            self.refused(pipe, &Refused::stale());
+            self.begin_anew(pipe);
+            return None;
+        };
+        let (router, sender, session) = (self.number, header.from, header.session);
+        let (via, incoming, row) = (self.via(pipe)?, None, Row::default());
+        Some(Box::new(Known { router, era, sender, session, peer, beside, via, incoming, row }))
     }
 
     /// Notes what has come of a session, if it is known or something has come: which of these messages are new, or that some before them are missing.
-    fn receive(&self, header: &wire::Header, count: usize) -> Option<(Arc<Incoming>, Verdict)> {
-        let incoming = if count == 0 && header.first == 0 {
-            self.sessions.lock().heard((header.from, header.session))?
-        } else {
-            self.incoming(header.from, header.session)
-        };
-        let verdict = {
-            let mut inflow = incoming.inflow.lock();
-            inflow.heard(header.heard);
-            match count {
-                0 if inflow.misses(header.first) => Verdict::Gap,
-                0 => return None,
-                count => inflow.receive(header.first, count),
+    fn receive(&self, header: &wire::Header, count: usize, incoming: &mut Option<Arc<Incoming>>) -> Option<Verdict> {
+        let incoming = match incoming {
+            Some(incoming) => incoming,
+            None if count == 0 && header.first == 0 => {
+                incoming.insert(self.sessions.lock().heard((header.from, header.session))?)
             }
+            None => incoming.insert(self.incoming(header.from, header.session)),
         };
-        Some((incoming, verdict))
+        let mut inflow = incoming.inflow.lock();
+        inflow.heard(header.heard);
+        match count {
+            0 if inflow.misses(header.first) => Some(Verdict::Gap),
+            0 => None,
+            count => Some(inflow.receive(header.first, count)),
+        }
     }
 
     /// Ends a pipe whose sender and this router disagree about what has been: it dials again, introduces itself, and sends what is missing.
@@ -451,12 +497,11 @@ impl Switch {
     }
 
     /// Messages of a session: those that came before are skipped, and those in a row for one connection are put into its queue in one step.
-    fn numbered(&self, via: &Via, incoming: &Arc<Incoming>, first: u64, bodies: &Bodies, skip: usize) {
-        let mut row = Row::default();
+    fn numbered(&self, via: &Via, incoming: &Arc<Incoming>, row: &mut Row, first: u64, bodies: &Bodies, skip: usize) {
         for (number, read) in (first..).zip(bodies.letters()).skip(skip) {
             match read {
                 Ok(letter) => match self.let_in(via, letter, Debt::to(incoming.clone(), number)) {
-                    Ok(msg) => self.in_row(&mut row, msg, via.came),
+                    Ok(msg) => self.in_row(row, msg, via.came),
                     Err(unsent) => self.tell([unsent]),
                 },
                 Err(refused) => {
@@ -465,19 +510,20 @@ impl Switch {
                 }
             }
         }
-        self.end_row(&mut row);
+        self.end_row(row);
     }
 
     /// Adds a message to the row if it is for the same connection, or ends the row and begins another.
     fn in_row(&self, row: &mut Row, msg: Msg, came: Came) {
-        if row.msgs.last().is_some_and(|last| last.to == msg.to) {
+        if row.to.as_ref().is_some_and(|to| *to == msg.to) {
             return row.msgs.push(msg);
         }
         self.end_row(row);
         let route = self.names.read().route(&msg.to, came);
         match route {
             Route::Here(number) => {
-                row.number = number;
+                row.to = Some(msg.to.clone());
+                row.port = self.port(number).map_or_else(Weak::new, |port| Arc::downgrade(&port));
                 row.msgs.push(msg);
             }
             _ => self.tell(self.dispatch(msg, came).err()),
@@ -485,8 +531,10 @@ impl Switch {
     }
 
     fn end_row(&self, row: &mut Row) {
-        let port = self.port(row.number).filter(|_| !row.msgs.is_empty());
-        match port {
+        if row.msgs.is_empty() {
+            return;
+        }
+        match row.port.upgrade() {
             Some(port) => self.tell(port.deliver_all(&mut row.msgs)),
             None => self.tell(row.msgs.drain(..).map(|msg| Unsent::because(msg, Reason::NoSuchConnection))),
         }
@@ -495,14 +543,19 @@ impl Switch {
     /// The receiving end of a peer's session.
     fn incoming(&self, sender: u64, session: u64) -> Arc<Incoming> {
         let links = self.links.read();
-        self.sessions.lock().begin((sender, session), |sender| links.to(sender).is_some())
+        let mut sessions = self.sessions.lock();
+        let (incoming, forgot) = sessions.begin((sender, session), |sender| links.to(sender).is_some());
+        if forgot {
+            self.era.fetch_add(1, Ordering::Release);
+        }
+        incoming
     }
 
     /// There is news for the sender of a session.
     pub(super) fn owe(&self, incoming: &Incoming, bytes: usize, urgent: bool) {
         let peer = self.links.read().to(incoming.sender).cloned();
         if let Some(peer) = peer {
-            let (session, inflow) = (incoming.session, incoming.inflow.clone());
+            let (session, inflow) = (incoming.session, &incoming.inflow);
             self.with(&peer, |link, now, acts| link.owe(session, inflow, bytes, urgent, now, acts));
         }
     }

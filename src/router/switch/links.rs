@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -50,6 +51,8 @@ pub(super) struct Peer {
     pub(super) name: Endpoint,
     pub(super) link: Mutex<Guarded>,
     pub(super) room: Arc<Notify>,
+    /// Somebody has found no room, and may wait for it. Set under the link's lock.
+    pub(super) was_full: AtomicBool,
     /// By which it was known on pipes that have ended.
     former: Mutex<VecDeque<Endpoint>>,
 }
@@ -117,6 +120,7 @@ impl Switch {
             name: endpoint.clone(),
             link: Mutex::new(Guarded { link, session, armed: None }),
             room: Arc::default(),
+            was_full: AtomicBool::new(false),
             former: Mutex::default(),
         });
         links.by_name.insert(endpoint.clone(), peer.clone());
@@ -176,7 +180,7 @@ impl Switch {
         // A thread that ends keeps nothing.
         let _ = ACTS.try_with(|place| place.set(acts));
         // Not after every look: a try that found no room would wake those who wait for it, itself among them, for ever.
-        if has_room {
+        if has_room && peer.was_full.load(Ordering::SeqCst) && peer.was_full.swap(false, Ordering::SeqCst) {
             peer.room.notify_waiters();
         }
     }
@@ -212,7 +216,7 @@ impl Switch {
 
     pub(super) fn dial(&self, peer: &Arc<Peer>, link: &mut Link, endpoint: &Endpoint) {
         let Some(transport) = self.transport.get() else { return };
-        let mut pipes = self.pipes.lock();
+        let mut pipes = self.pipes_mut();
         let pipe = transport.dial(endpoint);
         let came = came_over(endpoint);
         pipes.insert(pipe, PipeInfo::new(came, Some(peer.clone())));

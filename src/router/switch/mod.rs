@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::addr::{Addr, DIRECTORY, Endpoint};
@@ -57,7 +57,7 @@ pub(crate) struct Switch {
     pub(crate) board: Board,
     incarnation: u64,
     number: u64,
-    /// Grows with every change of names and links.
+    /// Grows with every change of names, links, pipes and ports, and when a session is forgotten.
     era: AtomicU64,
     clock: Arc<dyn Clock>,
     stage: AtomicU8,
@@ -157,13 +157,13 @@ impl Switch {
             Some(if number == DIRECTORY { 3 } else { number + 1 })
         });
         let port = Port::new(number.unwrap_or_else(|number| number), self.clone());
-        self.ports.write().insert(port.number, port.clone());
+        self.ports_mut().insert(port.number, port.clone());
         port
     }
 
     /// Frees a connection number, and takes what it provides out of the directory.
     pub(crate) fn forget(&self, number: u64) {
-        let port = self.ports.write().remove(&number);
+        let port = self.ports_mut().remove(&number);
         drop(port);
         self.board.forget(number);
     }
@@ -351,7 +351,13 @@ impl Switch {
             Err(error) => return Err(Unsent::because(msg, Reason::NotEncodable(error.to_string()))),
         };
         let mut outgoing = Some(msg);
-        let pushed = self.with(peer, |link, now, acts| link.push(&mut outgoing, &mut contents, now, acts));
+        let pushed = self.with(peer, |link, now, acts| {
+            let pushed = link.push(&mut outgoing, &mut contents, now, acts);
+            if pushed.as_ref().is_err_and(|not_taken| not_taken.full) {
+                peer.was_full.store(true, Ordering::SeqCst);
+            }
+            pushed
+        });
         match (pushed, outgoing) {
             (Err(not_taken), Some(msg)) => {
                 let room = not_taken.full.then(|| peer.room.clone());
@@ -367,6 +373,18 @@ impl Switch {
         let names = self.names.write();
         self.era.fetch_add(1, Ordering::Release);
         names
+    }
+
+    fn ports_mut(&self) -> RwLockWriteGuard<'_, HashMap<u64, Arc<Port>, BySequence>> {
+        let ports = self.ports.write();
+        self.era.fetch_add(1, Ordering::Release);
+        ports
+    }
+
+    fn pipes_mut(&self) -> MutexGuard<'_, HashMap<PipeId, PipeInfo, BySequence>> {
+        let pipes = self.pipes.lock();
+        self.era.fetch_add(1, Ordering::Release);
+        pipes
     }
 
     fn links_mut(&self) -> RwLockWriteGuard<'_, Links> {
@@ -433,7 +451,7 @@ impl Switch {
         }
         self.enter_stage(Stage::Stopped);
         *self.links_mut() = Links::default();
-        self.pipes.lock().clear();
+        self.pipes_mut().clear();
         self.timers.lock().clear();
         self.sessions.lock().clear();
         self.ended.send_replace(true);

@@ -62,18 +62,19 @@ impl Sessions {
         Some(known.it.clone())
     }
 
-    /// The session, new if it is not known. Those of senders for whom `is_linked` is false make room.
-    pub(super) fn begin(&mut self, key: Key, is_linked: impl Fn(u64) -> bool) -> Arc<Incoming> {
+    /// The session, new if it is not known, and whether another was forgotten for it. Those of senders for whom `is_linked` is false make room.
+    pub(super) fn begin(&mut self, key: Key, is_linked: impl Fn(u64) -> bool) -> (Arc<Incoming>, bool) {
         if let Some(incoming) = self.heard(key) {
-            return incoming;
+            return (incoming, false);
         }
         if self.whole.len() >= (2 * self.left).max(FEW) {
             self.end_those(|sender| !is_linked(sender));
         }
-        if self.whole.len() + self.ended.len() >= SESSIONS {
+        let is_full = self.whole.len() + self.ended.len() >= SESSIONS;
+        if is_full {
             self.forget_one();
         }
-        self.add(key, Inflow::default())
+        (self.add(key, Inflow::default()), is_full)
     }
 
     /// All sessions of a sender.
@@ -113,8 +114,11 @@ impl Sessions {
 
     fn forget_one(&mut self) {
         let ended = self.ended.iter().map(|(key, known)| (known.heard, *key));
-        let whole = self.whole.iter().map(|(key, known)| (known.heard, *key));
-        if let Some((_, oldest)) = ended.min().or_else(|| whole.min()) {
+        // Not one that is in use: a thread that reads it need not ask here.
+        let unused = self.whole.iter().filter(|(_, known)| Arc::strong_count(&known.it) == 1);
+        let whole = unused.map(|(key, known)| (known.heard, *key));
+        let any = self.whole.iter().map(|(key, known)| (known.heard, *key));
+        if let Some((_, oldest)) = ended.min().or_else(|| whole.min()).or_else(|| any.min()) {
             self.ended.remove(&oldest);
             self.whole.remove(&oldest);
         }
@@ -156,13 +160,17 @@ mod tests {
     use super::*;
     use crate::link::inflow::Verdict;
 
+    fn begin(sessions: &mut Sessions, key: Key, is_linked: bool) -> Arc<Incoming> {
+        sessions.begin(key, |_| is_linked).0
+    }
+
     #[test]
     fn sessions_of_nobody_make_room_and_those_that_are_heard_of_stay() {
         let mut sessions = Sessions::default();
-        let alive = sessions.begin((1, 0), |_| true);
+        let alive = begin(&mut sessions, (1, 0), true);
         alive.inflow.lock().receive(0, 7);
         for session in 1..SESSIONS as u64 + 100 {
-            sessions.begin((1, session), |_| true);
+            begin(&mut sessions, (1, session), true);
             assert!(sessions.heard((1, 0)).is_some_and(|heard| Arc::ptr_eq(&heard, &alive)));
         }
         assert_eq!(sessions.of(1).len(), SESSIONS);
@@ -171,16 +179,16 @@ mod tests {
     #[test]
     fn what_a_life_that_ended_had_sent_is_known_when_it_comes_back() {
         let mut sessions = Sessions::default();
-        let first = sessions.begin((1, 0), |_| false);
+        let first = begin(&mut sessions, (1, 0), false);
         first.inflow.lock().receive(0, 3);
-        let held = sessions.begin((2, 0), |_| false);
+        let held = begin(&mut sessions, (2, 0), false);
         for number in 0..2 {
             first.settle(number, true);
         }
         first.settle(2, false);
         drop(first);
         for session in 1..10 {
-            sessions.begin((3, session), |_| false);
+            begin(&mut sessions, (3, session), false);
         }
         assert!(sessions.ended.contains_key(&(1, 0)) && !sessions.ended.contains_key(&(2, 0)));
         drop(held);

@@ -371,29 +371,32 @@ impl Hall {
 
     /// Reads once. Whether there may be more.
     fn read(&mut self, shared: &Arc<Shared>, key: u64) -> bool {
-        let Some(socket) = self.sockets.get_mut(&key) else { return false };
-        let Some(fd) = socket.socket.clone() else { return false };
+        let Some(Socket { socket: Some(fd), pipe, stage, inlet, heard, .. }) = self.sockets.get_mut(&key) else {
+            return false;
+        };
         self.scratch.resize(READ, 0);
-        let pipe = socket.pipe.clone();
         let mut tell = |frame| pipe.lane.tell(Event::Received { pipe: pipe.id, frame });
-        let outcome = match &mut socket.stage {
+        let outcome = match stage {
             Stage::Waiting | Stage::Connecting(_) => return false,
-            &mut Stage::Shaking(have) => return self.read_hands(shared, key, have, &fd),
-            Stage::Leaving => rustix::io::read(&fd, &mut self.scratch[..]).map(|read| (read, read == READ, Ok(()))),
+            &mut Stage::Shaking(have) => {
+                let fd = fd.clone();
+                return self.read_hands(shared, key, have, &fd);
+            }
+            Stage::Leaving => rustix::io::read(fd, &mut self.scratch[..]).map(|read| (read, read == READ, Ok(()))),
             Stage::Open => {
-                if let Some(place) = socket.inlet.place(IN_PLACE) {
+                if let Some(place) = inlet.place(IN_PLACE) {
                     let room = place.capacity() - place.len();
-                    let read = rustix::io::read(&fd, rustix::buffer::spare_capacity(place));
-                    read.map(|read| (read, read == room, socket.inlet.placed(&mut tell)))
+                    let read = rustix::io::read(fd, rustix::buffer::spare_capacity(place));
+                    read.map(|read| (read, read == room, inlet.placed(&mut tell)))
                 } else {
-                    let read = rustix::io::read(&fd, &mut self.scratch[..]);
-                    read.map(|read| (read, read == READ, socket.inlet.take(&self.scratch[..read], &mut tell)))
+                    let read = rustix::io::read(fd, &mut self.scratch[..]);
+                    read.map(|read| (read, read == READ, inlet.take(&self.scratch[..read], &mut tell)))
                 }
             }
         };
         match outcome {
             Ok((1.., more, Ok(()))) => {
-                socket.heard = true;
+                *heard = true;
                 more
             }
             Err(Errno::AGAIN) => false,

@@ -28,6 +28,7 @@ mod inlet;
 mod net;
 mod pipe;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -45,7 +46,7 @@ use rustix::io::Errno;
 use self::hall::Hall;
 use self::home::Home;
 use self::net::Set;
-use self::pipe::{Pipe, Written};
+use self::pipe::{Exit, Pipe, Written};
 use super::claim::Claim;
 use super::lane::{Lane, Outlet};
 use super::sockets::{NO_SCHEME, host_and_port, invalid, raise_descriptor_limit, with_port};
@@ -61,12 +62,27 @@ const STACK: usize = 1 << 20;
 /// Names are looked up on these. Up to 8 at once; the others wait in line.
 static RESOLVERS: Workers = Workers::new("vlm-sp-names", 8);
 
+/// Tells the transports of a process apart.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    // Most frames of a thread go where the one before went.
+    static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+}
+
+/// Where the last frame of a thread left. That of a pipe that has ended takes none.
+struct Last {
+    transport: u64,
+    exit: Arc<Exit>,
+}
+
 /// Sockets of this process.
 pub struct SpTransport {
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    number: u64,
     options: Options,
     outlet: Arc<Outlet>,
     set: Set,
@@ -127,6 +143,7 @@ impl SpTransport {
     pub fn new(sink: EventSink, options: Options) -> io::Result<Self> {
         raise_descriptor_limit();
         let shared = Arc::new(Shared {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             options,
             outlet: Arc::new(Outlet::new(sink)),
             set: Set::new()?,
@@ -213,13 +230,21 @@ impl Transport for SpTransport {
 
     fn hand_over(&self, pipe: PipeId, frame: Bytes) -> Result<Handed, SendError> {
         let shared = &self.shared;
-        let found = shared.pipes.read().get(&pipe).cloned();
-        let Some(pipe) = found.filter(|_| !shared.is_over()) else { return Err(SendError::Gone(frame)) };
-        match pipe.send(&shared.set, frame)? {
+        let last = LAST.try_with(Cell::take).ok().flatten();
+        let last = last.filter(|last| last.transport == shared.number && last.exit.id == pipe);
+        let last = last.or_else(|| {
+            let exit = shared.pipes.read().get(&pipe)?.exit.clone();
+            Some(Last { transport: shared.number, exit })
+        });
+        let Some(last) = last.filter(|_| !shared.is_over()) else { return Err(SendError::Gone(frame)) };
+        let written = last.exit.send(&shared.set, frame);
+        // A thread that ends keeps nothing.
+        let _ = LAST.try_with(|place| place.set(Some(last)));
+        match written? {
             Written::Whole => return Ok(Handed::Gone),
             Written::InPart => shared.home.rouse_keeper(),
             Written::Broken(frame) => {
-                shared.ask(Job::Broken(pipe.id));
+                shared.ask(Job::Broken(pipe));
                 return Err(SendError::Gone(frame));
             }
         }

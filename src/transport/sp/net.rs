@@ -224,6 +224,10 @@ fn tcp_socket(at: SocketAddr) -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(family, SocketType::STREAM, NEVER_WAITS, Some(ipproto::TCP))
 }
 
+/// What controls the congestion of a connection within the machine, where there is none. Default `reno`, which every Linux has and everybody may choose: it costs least. Others, BBR above all, pace each
+/// segment by a timer.
+const WITHIN: &str = "reno";
+
 /// Small frames leave at once, and a dead machine is found out about.
 pub(super) fn tune_tcp(socket: &OwnedFd) {
     let tuned = sockopt::set_tcp_nodelay(socket, true)
@@ -233,6 +237,14 @@ pub(super) fn tune_tcp(socket: &OwnedFd) {
         .and_then(|()| sockopt::set_tcp_keepcnt(socket, KEEP_TRIES));
     if let Err(error) = tuned {
         tracing::debug!(%error, "a TCP connection stays as the system made it");
+    }
+    let is_here = |end: Option<SocketAddr>| end.is_some_and(|end| end.ip().is_loopback());
+    let (local, remote) = ends(socket);
+    if is_here(local)
+        && is_here(remote)
+        && let Err(error) = sockopt::set_tcp_congestion(socket, WITHIN)
+    {
+        tracing::debug!(%error, "a TCP connection within the machine is paced as one over a network");
     }
 }
 

@@ -17,6 +17,13 @@ pub(super) struct Pipe {
     /// This side began it.
     pub(super) dialed: bool,
     pub(super) lane: Lane,
+    pub(super) exit: Arc<Exit>,
+}
+
+/// Where frames leave. It may be kept when the pipe has ended, and takes none then.
+pub(super) struct Exit {
+    pub(super) id: PipeId,
+    ipc: bool,
     out: Mutex<Out>,
 }
 
@@ -49,12 +56,12 @@ pub(super) enum Written {
 
 impl Pipe {
     pub(super) fn new(id: PipeId, ipc: bool, dialed: bool, lane: Lane) -> Self {
-        Self { id, ipc, dialed, lane, out: Mutex::default() }
+        Self { id, ipc, dialed, lane, exit: Arc::new(Exit { id, ipc, out: Mutex::default() }) }
     }
 
     /// Frames may be handed over from now on.
     pub(super) fn open(&self, socket: Arc<OwnedFd>) {
-        let mut out = self.out.lock();
+        let mut out = self.exit.out.lock();
         // One that was closed in the meantime stays so.
         if !self.lane.is_over() {
             out.socket = Some(socket);
@@ -62,29 +69,9 @@ impl Pipe {
         }
     }
 
-    pub(super) fn send(&self, set: &Set, frame: Bytes) -> Result<Written, SendError> {
-        let mut out = self.out.lock();
-        let Some(socket) = out.socket.clone().filter(|_| out.open) else { return Err(SendError::Gone(frame)) };
-        if out.busy {
-            return Err(SendError::Busy(frame));
-        }
-        let head = head(self.ipc, frame.len());
-        let Ok(written) = net::write(&socket, &head.0[..head.1], &frame, 0) else {
-            out.open = false;
-            return Ok(Written::Broken(frame));
-        };
-        if written < head.1 + frame.len() {
-            out.busy = true;
-            out.rest = Some(Rest { head, frame, at: written });
-            set.wait_for_room(&*socket, self.id.0, true);
-            return Ok(Written::InPart);
-        }
-        Ok(Written::Whole)
-    }
-
     /// Writes more of a frame that did not fit. Whether it has gone now.
     pub(super) fn write_on(&self, set: &Set) -> bool {
-        let mut out = self.out.lock();
+        let mut out = self.exit.out.lock();
         let out = &mut *out;
         let (Some(socket), Some(rest)) = (&out.socket, &mut out.rest) else { return false };
         match net::write(socket, &rest.head.0[..rest.head.1], &rest.frame, rest.at) {
@@ -101,12 +88,12 @@ impl Pipe {
     }
 
     pub(super) fn is_writing(&self) -> bool {
-        self.out.lock().rest.is_some()
+        self.exit.out.lock().rest.is_some()
     }
 
     /// There is room for the next frame.
     pub(super) fn tell_sent(&self) {
-        self.out.lock().busy = false;
+        self.exit.out.lock().busy = false;
         self.lane.tell(Event::Sent { pipe: self.id });
     }
 
@@ -129,10 +116,34 @@ impl Pipe {
 
     /// The socket is not used any more.
     pub(super) fn let_go(&self) {
-        *self.out.lock() = Out::default();
+        *self.exit.out.lock() = Out::default();
     }
 
     fn shut(&self) {
-        self.out.lock().open = false;
+        self.exit.out.lock().open = false;
+    }
+}
+
+impl Exit {
+    pub(super) fn send(&self, set: &Set, frame: Bytes) -> Result<Written, SendError> {
+        let mut out = self.out.lock();
+        let Out { socket: Some(socket), open: open @ true, busy, rest } = &mut *out else {
+            return Err(SendError::Gone(frame));
+        };
+        if *busy {
+            return Err(SendError::Busy(frame));
+        }
+        let head = head(self.ipc, frame.len());
+        let Ok(written) = net::write(socket, &head.0[..head.1], &frame, 0) else {
+            *open = false;
+            return Ok(Written::Broken(frame));
+        };
+        if written < head.1 + frame.len() {
+            *busy = true;
+            *rest = Some(Rest { head, frame, at: written });
+            set.wait_for_room(&**socket, self.id.0, true);
+            return Ok(Written::InPart);
+        }
+        Ok(Written::Whole)
     }
 }
