@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::addr::{Addr, DIRECTORY};
+use crate::alarm::within;
 use crate::contents::IntoContents;
 use crate::directory::{Find, Register};
 use crate::error::{DeliverError, RequestError, SendError};
@@ -168,9 +169,9 @@ impl Connection {
             self.send_when_room(id, &mut Some(msg)).await.map_err(SendError::from)?;
             (&mut answer).await
         };
-        match tokio::time::timeout(limit, asked).await {
-            Ok(ended) => ended,
-            Err(_) => Err(answer.overdue(limit)),
+        match within(limit, asked).await {
+            Some(ended) => ended,
+            None => Err(answer.overdue(limit)),
         }
     }
 
@@ -226,9 +227,9 @@ impl Connection {
             sent => return sent,
         };
         let mut waiting = Some(msg);
-        match tokio::time::timeout(limit, self.send_when_room(id, &mut waiting)).await {
-            Ok(sent) => sent,
-            Err(_) => waiting.map_or(Ok(()), |msg| Err(Unsent::because(msg, Reason::MailboxFull))),
+        match within(limit, self.send_when_room(id, &mut waiting)).await {
+            Some(sent) => sent,
+            None => waiting.map_or(Ok(()), |msg| Err(Unsent::because(msg, Reason::MailboxFull))),
         }
     }
 

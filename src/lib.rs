@@ -25,6 +25,7 @@
 
 mod addr;
 mod agent;
+mod alarm;
 mod config;
 mod connection;
 mod contents;

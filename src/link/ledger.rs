@@ -63,6 +63,8 @@ pub(crate) struct Ledger {
     /// The number of the next message.
     next: u64,
     flights: VecDeque<Flight>,
+    /// The last that was let go of, for the next.
+    spare: Block,
     /// How many of the flights, from the oldest on, are on their way on the present pipe.
     sent: usize,
     /// Messages whose outcome is not known.
@@ -214,7 +216,9 @@ impl Ledger {
     }
 
     fn open_flight(&mut self) {
-        self.flights.push_back(Flight { first: self.next, block: Block::default(), size: 0, tried: false });
+        let mut block = mem::take(&mut self.spare);
+        block.clear();
+        self.flights.push_back(Flight { first: self.next, block, size: 0, tried: false });
     }
 
     /// The pipe was lost: all that was not accepted has to be sent again.
@@ -274,6 +278,7 @@ impl Ledger {
         while let Some(flight) = self.flights.pop_front_if(|flight| flight.first + flight.block.len() as u64 <= upto) {
             freed += flight.size;
             self.sent = self.sent.saturating_sub(1);
+            self.spare = flight.block;
         }
         freed
     }

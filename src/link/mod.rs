@@ -1061,7 +1061,7 @@ impl Link {
     /// Moves messages from the queue into flights.
     fn load(&mut self) {
         let Pipe::Open(open) = &self.pipe else { return };
-        for queued in self.queue.drain(..) {
+        while let Some(queued) = self.queue.pop_front() {
             self.ledger.add(queued.message(&open.way));
         }
     }
@@ -1072,7 +1072,7 @@ impl Link {
         self.told.retain(|(_, inflow)| inflow.lock().waits_for_word());
         let may_drop = self.may_drop();
         let (reported, gone) = (self.ledger.next(), self.ledger.gone(loaded));
-        let mut receipts = Vec::with_capacity(self.owed.len());
+        let mut receipts = wire::Receipts::new();
         let mut more = false;
         self.owed.retain(|(session, inflow)| {
             let mut filled = inflow.lock();

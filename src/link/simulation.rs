@@ -424,7 +424,7 @@ impl World {
                     heard: 0,
                     mood: Mood::default(),
                     first: number,
-                    receipts: Vec::new(),
+                    receipts: wire::Receipts::new(),
                 };
                 self.numbered(pipe, node, &header, &[envelope]);
             }

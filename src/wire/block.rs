@@ -16,6 +16,8 @@ use crate::addr::{Addr, Endpoint};
 
 /// Endpoints that one block names. Default 4,096: a router has no more links.
 const ENDPOINTS: usize = 4096;
+/// Bytes of memory that an emptied block keeps. Default 4 KiB: enough for the one or two messages of a quiet link, of which there may be thousands.
+const KEPT: usize = 4 << 10;
 /// Bytes of a message's length.
 const LENGTH: usize = 4;
 
@@ -77,6 +79,14 @@ impl Block {
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Empties it, for other messages. Memory up to [`KEPT`] stays.
+    pub(crate) fn clear(&mut self) {
+        self.endpoints.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
+        self.count = 0;
     }
 
     /// Whether so many further endpoints can be named.

@@ -3,9 +3,10 @@
 //! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the last receipt heard of it, the sender's mood, the number of the first message, the
 //! receipts as a list of lists; and, if there are messages, the endpoints they name as a list and the messages as a blob ([`Block`]). Nothing in it needs a symbol table.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::block::{Block, Bodies, Endpoints};
 use super::ion::{self, Container, Kind, MARKER, Malformed, Reader};
@@ -20,8 +21,12 @@ const MAX_RECEIPTS: usize = 1024;
 /// Endpoints of frames that each thread remembers. Default 64, of at most 128 bytes: the peers of a busy router, in 8 KiB.
 const SHARED: usize = 64;
 const LONGEST_SHARED: usize = 128;
+/// Bytes of a frame that is written in one place and kept in another. Default 1 KiB: copying more costs as much as an allocation.
+const SHORT: usize = 1 << 10;
 
 thread_local! {
+    // Short frames grow here and are then copied to a buffer of their size: one allocation instead of two.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static RECENT: RefCell<[Option<Endpoint>; SHARED]> = const { RefCell::new([const { None }; SHARED]) };
 }
 
@@ -50,7 +55,7 @@ pub struct Header {
     /// The number of the first message here.
     pub first: u64,
     /// What has come of the receiver's sessions.
-    pub receipts: Vec<Receipt>,
+    pub receipts: Receipts,
 }
 
 /// What the sender of a frame does, and what its receiver need not do.
@@ -63,6 +68,9 @@ pub struct Mood {
     /// The sender's frames are not dropped on their way, and it may have more than two of them there: their receipt need not hurry.
     pub patient: bool,
 }
+
+/// As a rule there is one.
+pub type Receipts = SmallVec<[Receipt; 1]>;
 
 /// What one router has of another's session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +125,10 @@ pub fn kind(frame: &[u8]) -> FrameKind {
 #[must_use]
 pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
     let names: usize = messages.endpoints.iter().map(|endpoint| endpoint.as_str().len() + 4).sum();
-    let mut out = Vec::with_capacity(messages.size() + names + 96 + header.receipts.len() * 64);
+    let room = messages.size() + names + 96 + header.receipts.len() * 64;
+    let mut out =
+        if room <= SHORT { SCRATCH.try_with(Cell::take).unwrap_or_default() } else { Vec::with_capacity(room) };
+    out.clear();
     out.extend_from_slice(&MARKER);
     ion::write_string(SCHEMA, &mut out);
     let Mood { closing, hushed, patient } = header.mood;
@@ -138,7 +149,13 @@ pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
         ion::close(endpoints, &mut out);
         ion::write_blob(&messages.bytes, &mut out);
     }
-    out.into()
+    if room > SHORT {
+        return out.into();
+    }
+    let frame = Bytes::copy_from_slice(&out);
+    // A thread that ends keeps nothing.
+    let _ = SCRATCH.try_with(|place| place.set(out));
+    frame
 }
 
 /// Reads a frame; the messages are slices of it, not looked into.
@@ -165,8 +182,7 @@ impl Refused {
 
 fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Bodies), Malformed> {
     reader.take(MARKER.len())?;
-    let schema = reader.value()?.ok_or(Malformed(&"a frame without values"))?.body;
-    if schema != SCHEMA.as_bytes() {
+    if reader.plain(Kind::String) != Some(SCHEMA.as_bytes()) {
         return Err(Malformed(&"a frame of another schema"));
     }
     let (from, to) = (number(reader)?, number(reader)?);
@@ -181,11 +197,10 @@ fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Bodies), Malf
     while !names.is_at_end() {
         endpoints.push(endpoint(&mut names)?);
     }
-    let messages = reader.value()?.ok_or(Malformed(&"a frame without its messages"))?;
-    if messages.header.kind != Kind::Blob || messages.header.is_null() || !reader.is_at_end() {
-        return Err(Malformed(&"the messages of a frame are a blob at its end"));
+    match reader.plain(Kind::Blob) {
+        Some(messages) if reader.is_at_end() => Ok((header, Bodies::new(endpoints, frame.slice_ref(messages))?)),
+        _ => Err(Malformed(&"the messages of a frame are a blob at its end")),
     }
-    Ok((header, Bodies::new(endpoints, frame.slice_ref(messages.body))?))
 }
 
 fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
@@ -200,7 +215,8 @@ fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
     }
     // That of an earlier frame if it is remembered: frame after frame the same few cost no memory.
     let tail = name.last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail)) ^ name.len() as u64;
-    let place = (tail.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
+    // The upper bits depend on all of them.
+    let place = (tail.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as usize;
     RECENT.with_borrow_mut(|recent| match &mut recent[place % SHARED] {
         Some(endpoint) if endpoint.as_str().as_bytes() == name => Ok(endpoint.clone()),
         place => Ok(place.insert(fresh()?).clone()),
@@ -240,9 +256,9 @@ fn write_numbers(numbers: impl Iterator<Item = u64>, out: &mut Vec<u8>) {
     }
 }
 
-fn receipts(reader: &mut Reader<'_>) -> Result<Vec<Receipt>, Malformed> {
+fn receipts(reader: &mut Reader<'_>) -> Result<Receipts, Malformed> {
     let mut items = list(reader)?;
-    let mut receipts = Vec::new();
+    let mut receipts = Receipts::new();
     while !items.is_at_end() {
         if receipts.len() >= MAX_RECEIPTS {
             return Err(Malformed(&"more receipts than sessions can be"));
@@ -322,7 +338,7 @@ mod tests {
             heard: 12,
             mood: Mood { closing: false, hushed: true, patient: true },
             first: 0,
-            receipts: vec![told(1, &[]), told(3, &[(9, 12)])],
+            receipts: vec![told(1, &[]), told(3, &[(9, 12)])].into(),
         };
         let mut block = Block::default();
         for size in [0, 5, 5000] {

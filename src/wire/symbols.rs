@@ -83,6 +83,9 @@ impl<'a> Symbols<'a> {
     /// The symbols that the tables in `tables`, one after the other, leave in force.
     pub(crate) fn read(tables: &'a [u8]) -> Result<Self, Malformed> {
         let mut symbols = Self::default();
+        if tables.is_empty() {
+            return Ok(symbols);
+        }
         let mut reader = Reader::new(tables);
         while let Some(value) = reader.value()? {
             if !value.is_symbol_table() {

@@ -236,7 +236,7 @@ fn link_frames_of_strangers_are_refused() {
         let failed = vec![Failed { from: 0, upto: all, how: How::Unread }];
         let receipt = Receipt { session: 1, version: all, accepted: all, settled: all, beyond: vec![(0, all)], failed };
         let header = |from, to| {
-            let (mood, receipts) = (Mood { closing: true, hushed: true, patient: false }, vec![receipt.clone()]);
+            let (mood, receipts) = (Mood { closing: true, hushed: true, patient: false }, [receipt.clone()].into());
             Header { from, to, session: 1, heard: all, mood, first: 0, receipts }
         };
         let mut messages = Block::default();

@@ -32,7 +32,15 @@ fn header() -> impl Strategy<Value = Header> {
     (numbers, any::<(bool, bool, bool)>(), vec(receipt(), 0..4)).prop_map(
         |(numbers, (closing, hushed, patient), receipts)| {
             let (from, to, session, heard, first) = numbers;
-            Header { from, to, session, heard, mood: Mood { closing, hushed, patient }, first, receipts }
+            Header {
+                from,
+                to,
+                session,
+                heard,
+                mood: Mood { closing, hushed, patient },
+                first,
+                receipts: receipts.into(),
+            }
         },
     )
 }

@@ -194,13 +194,15 @@ impl Switch {
         acts: &mut Vec<Act>,
     ) -> bool {
         // Dialed under the lock: the link must know its pipe before anything happens on it.
-        acts.retain(|act| match act {
-            Act::Dial(endpoint) => {
-                self.dial(peer, &mut guarded.link, endpoint);
-                false
-            }
-            _ => true,
-        });
+        if acts.iter().any(|act| matches!(act, Act::Dial(_))) {
+            acts.retain(|act| match act {
+                Act::Dial(endpoint) => {
+                    self.dial(peer, &mut guarded.link, endpoint);
+                    false
+                }
+                _ => true,
+            });
+        }
         self.arm(peer, &mut guarded);
         let (old, new) = (guarded.session, guarded.link.session());
         guarded.session = new;

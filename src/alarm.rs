@@ -1,0 +1,122 @@
+//! The limit of one wait, on a timer that was used before: setting one of tokio's anew costs a fraction of making one.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+/// Timers that an arbiter keeps for the next wait. Default 256, of about a hundred bytes each: beyond so many waits at once they are made and dropped.
+const KEPT: usize = 256;
+
+thread_local! {
+    static IDLE: RefCell<Idle> = const { RefCell::new(Idle { timers: Vec::new(), guarded: false }) };
+}
+
+/// What a thread keeps. A timer that is kept may still go off, for nobody, at the end of the wait that it was made for.
+struct Idle {
+    timers: Vec<Pin<Box<Sleep>>>,
+    /// Somebody lets go of them when the arbiter ends: they are of no use to the next.
+    guarded: bool,
+}
+
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+/// What `future` comes to; none if that takes longer than `limit`.
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let (mut alarm, mut future) = (Alarm::after(limit), pin!(future));
+    poll_fn(|task| match future.as_mut().poll(task) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => alarm.poll(task).map(|()| None),
+    })
+    .await
+}
+
+impl Alarm {
+    fn after(limit: Duration) -> Self {
+        let kept = IDLE.try_with(|idle| idle.borrow_mut().timers.pop()).ok().flatten();
+        let timer = match (kept, Instant::now().checked_add(limit)) {
+            (Some(mut timer), Some(at)) => {
+                timer.as_mut().reset(at);
+                timer
+            }
+            // One that never comes is tokio's to think of.
+            _ => Box::pin(tokio::time::sleep(limit)),
+        };
+        Self(Some(timer))
+    }
+
+    fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().map_or(Poll::Ready(()), |timer| timer.as_mut().poll(task))
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        let keep = |timer| {
+            IDLE.try_with(|idle| {
+                let mut idle = idle.borrow_mut();
+                idle.guarded = idle.guarded || guard();
+                if idle.guarded && idle.timers.len() < KEPT {
+                    idle.timers.push(timer);
+                }
+            })
+        };
+        // A thread that ends keeps nothing.
+        let _ = self.0.take().map(keep);
+    }
+}
+
+/// Has the timers let go of at the end of this arbiter, if there is one.
+fn guard() -> bool {
+    struct Guard;
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let kept = IDLE.try_with(|idle| idle.replace(Idle { timers: Vec::new(), guarded: false }));
+            drop(kept);
+        }
+    }
+
+    if actix::Arbiter::try_current().is_none() || tokio::runtime::Handle::try_current().is_err() {
+        return false;
+    }
+    let guard = Guard;
+    actix::spawn(async move {
+        let _guard = guard;
+        std::future::pending::<()>().await;
+    });
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept() -> usize {
+        IDLE.with_borrow(|idle| idle.timers.len())
+    }
+
+    #[test]
+    fn timers_are_used_again_and_let_go_of_with_their_arbiter() {
+        for _ in 0..2 {
+            actix::System::new().block_on(async {
+                for round in 0..20 {
+                    let never = std::future::pending::<()>();
+                    let began = Instant::now();
+                    assert_eq!(within(Duration::from_millis(20), async { round }).await, Some(round));
+                    assert_eq!(within(Duration::from_millis(2), never).await, None);
+                    let took = began.elapsed();
+                    assert!((Duration::from_millis(2)..Duration::from_millis(500)).contains(&took), "{took:?}");
+                    assert_eq!(kept(), 1);
+                }
+                let many = (0..KEPT + 10).map(|_| within(Duration::from_millis(1), std::future::pending::<()>()));
+                assert!(futures::future::join_all(many).await.iter().all(Option::is_none));
+                assert_eq!(kept(), KEPT);
+            });
+            assert_eq!(kept(), 0);
+        }
+    }
+}
