@@ -261,7 +261,7 @@ impl Ledger {
                 }
                 How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.extend(ticket.take())),
                 How::Unreported => {
-                    self.settle(failed.from, failed.upto, |ticket| news.unreported.extend(ticket.take()))
+                    self.settle(failed.from, failed.upto, |ticket| news.unreported.extend(ticket.take()));
                 }
             }
         }

@@ -10,6 +10,7 @@ use smol_str::SmolStr;
 use super::envelope::{Head, Letter};
 use super::gate::check;
 use super::ion::Malformed;
+use super::packed::{Packed, put_number, put_text};
 use super::refused::{Fault, Refused, RefusedKind};
 use super::{Encoded, Envelope, Profile};
 use crate::addr::{Addr, Endpoint};
@@ -30,7 +31,7 @@ const FROM: u8 = 1 << 5;
 const TO: u8 = 1 << 6;
 
 const SHORT: Malformed = Malformed(&"a message in a frame that ends too soon");
-const ODD: Malformed = Malformed(&"a message in a frame with a number out of range");
+const UNNAMED: Malformed = Malformed(&"an endpoint that the frame does not name");
 
 /// The endpoints of a frame. Four have place without an allocation: net and machine of a sender and a receiver.
 pub(super) type Endpoints = SmallVec<[Endpoint; 4]>;
@@ -119,17 +120,17 @@ impl Block {
         self.addr(message.from.net.as_ref().or(net), message.from.machine.as_ref(), message.from.connection);
         self.addr(message.to.net.as_ref(), message.to.machine.as_ref(), message.to.connection);
         for id in [message.id, message.reply_to].into_iter().flatten() {
-            self.number(zigzag(id));
+            put_number(zigzag(id), &mut self.bytes);
         }
-        self.text(message.subject.as_bytes());
+        put_text(message.subject.as_bytes(), &mut self.bytes);
         if let Some(symbols) = &message.contents.symbols {
-            self.text(symbols);
+            put_text(symbols, &mut self.bytes);
         }
         if let Some(meta) = message.meta {
-            self.text(&meta.bytes);
+            put_text(&meta.bytes, &mut self.bytes);
         }
         if let Some(symbols) = message.meta.and_then(|meta| meta.symbols.as_ref()) {
-            self.text(symbols);
+            put_text(symbols, &mut self.bytes);
         }
         self.bytes.extend_from_slice(&message.contents.bytes);
         let length = u32::try_from(self.bytes.len() - at - LENGTH).unwrap_or(u32::MAX);
@@ -142,10 +143,10 @@ impl Block {
     fn addr(&mut self, net: Option<&Endpoint>, machine: Option<&Endpoint>, connection: Option<u64>) {
         for endpoint in [net, machine] {
             let place = endpoint.map_or(0, |endpoint| self.place(endpoint));
-            self.number(place as u64);
+            put_number(place as u64, &mut self.bytes);
         }
         if let Some(connection) = connection {
-            self.number(connection);
+            put_number(connection, &mut self.bytes);
         }
     }
 
@@ -156,19 +157,6 @@ impl Block {
             self.endpoints.push(endpoint.clone());
             self.endpoints.len() - 1
         })
-    }
-
-    fn number(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.bytes.push(0x80 | (number & 0x7F) as u8);
-            number >>= 7;
-        }
-        self.bytes.push(number as u8);
-    }
-
-    fn text(&mut self, text: &[u8]) {
-        self.number(text.len() as u64);
-        self.bytes.extend_from_slice(text);
     }
 }
 
@@ -220,7 +208,7 @@ impl Bodies {
 
     fn read(&self, body: &[u8]) -> Result<Letter, Refused> {
         let at = body.as_ptr().addr() - self.bytes.as_ptr().addr();
-        let mut cursor = Cursor { rest: body, bodies: self };
+        let mut cursor = Cursor { packed: Packed(body), bodies: self };
         let message = cursor.message().map_err(|malformed| Fault::malformed(at, malformed).refused_in_frame())?;
         check(&message.contents, Profile::Rust, "contents")?;
         if let Some(meta) = &message.meta {
@@ -237,76 +225,53 @@ impl Bodies {
 /// The first message, and what comes after it.
 fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or(SHORT)?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| ODD)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| SHORT)?;
     rest.split_at_checked(length).ok_or(SHORT)
 }
 
 struct Cursor<'a> {
-    rest: &'a [u8],
+    packed: Packed<'a>,
     bodies: &'a Bodies,
 }
 
-impl<'a> Cursor<'a> {
+impl Cursor<'_> {
     fn message(&mut self) -> Result<Letter, Malformed> {
-        let (&flags, rest) = self.rest.split_first().ok_or(SHORT)?;
-        self.rest = rest;
+        let flags = self.packed.byte()?;
         let has = |flag: u8| flags & flag != 0;
         let (from, to) = (self.addr(has(FROM))?, self.addr(has(TO))?);
         let id = if has(ID) { Some(self.id()?) } else { None };
         let reply_to = if has(REPLY_TO) { Some(self.id()?) } else { None };
-        let subject = std::str::from_utf8(self.text()?).map_err(|_| Malformed(&"a subject that is not UTF-8"))?;
+        let subject =
+            std::str::from_utf8(self.packed.text()?).map_err(|_| Malformed(&"a subject that is not UTF-8"))?;
         let subject = SmolStr::new(subject);
         let symbols = if has(SYMBOLS) { Some(self.bytes()?) } else { None };
         let meta = if has(META) { Some(self.bytes()?) } else { None };
         let meta_symbols = if has(META_SYMBOLS) { Some(self.bytes()?) } else { None };
-        let contents = Encoded { bytes: self.bodies.bytes.slice_ref(self.rest), symbols };
+        let contents = Encoded { bytes: self.bodies.bytes.slice_ref(self.packed.0), symbols };
         let meta = meta.map(|bytes| Box::new(Encoded { bytes, symbols: meta_symbols }));
         Ok(Letter { head: Box::new(Head { to, from, subject, id, reply_to }), contents, meta })
     }
 
     fn addr(&mut self, has_connection: bool) -> Result<Addr, Malformed> {
         let (net, machine) = (self.endpoint()?, self.endpoint()?);
-        let connection = if has_connection { Some(self.number()?) } else { None };
+        let connection = if has_connection { Some(self.packed.number()?) } else { None };
         Ok(Addr { net, machine, connection })
     }
 
     fn endpoint(&mut self) -> Result<Option<Endpoint>, Malformed> {
-        match usize::try_from(self.number()?).map_err(|_| ODD)? {
+        match usize::try_from(self.packed.number()?).map_err(|_| UNNAMED)? {
             0 => Ok(None),
-            place => Ok(Some(self.bodies.endpoints.get(place - 1).ok_or(ODD)?.clone())),
+            place => Ok(Some(self.bodies.endpoints.get(place - 1).ok_or(UNNAMED)?.clone())),
         }
     }
 
     fn id(&mut self) -> Result<i64, Malformed> {
-        let number = self.number()?;
+        let number = self.packed.number()?;
         Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
     }
 
-    fn number(&mut self) -> Result<u64, Malformed> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.rest.split_first().ok_or(SHORT)?;
-            self.rest = rest;
-            if shift == 63 && byte > 1 {
-                return Err(ODD);
-            }
-            number |= u64::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return Ok(number);
-            }
-        }
-        Err(ODD)
-    }
-
-    fn text(&mut self) -> Result<&'a [u8], Malformed> {
-        let length = usize::try_from(self.number()?).map_err(|_| ODD)?;
-        let (text, rest) = self.rest.split_at_checked(length).ok_or(SHORT)?;
-        self.rest = rest;
-        Ok(text)
-    }
-
     fn bytes(&mut self) -> Result<Bytes, Malformed> {
-        self.text().map(|text| self.bodies.bytes.slice_ref(text))
+        self.packed.text().map(|text| self.bodies.bytes.slice_ref(text))
     }
 }
 

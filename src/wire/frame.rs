@@ -1,22 +1,23 @@
 //! A frame between two Rust routers: a header, and any number of messages.
 //!
-//! Its values are: the schema `"L1"`, the sender's incarnation, the receiver's, the session, the last receipt heard of it, the sender's mood, the number of the first message, the
-//! receipts as a list of lists; and, if there are messages, the endpoints they name as a list and the messages as a blob ([`Block`]). Nothing in it needs a symbol table.
+//! It begins as Ion, with the schema `"L2"`, so that it is told from a message; what follows is packed. The incarnations of sender and receiver, and the session, in eight bytes each; the sender's mood in one; the
+//! last receipt heard of the session, the number of the first message, and how many receipts there are; the receipts; how many endpoints the messages name, and the endpoints; and the messages to the end ([`Block`]).
 
 use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::block::{Block, Bodies, Endpoints};
-use super::ion::{self, Container, Kind, MARKER, Malformed, Reader};
+use super::block::{Block, Bodies};
+use super::ion::{self, MARKER, Malformed};
+use super::packed::{Packed, put_number, put_text};
 use super::refused::{Fault, Refused, RefusedKind};
 use crate::addr::Endpoint;
 
 /// The schema of a frame of messages. The digit is the version of its layout.
-const SCHEMA: &str = "L1";
-/// Receipts in one frame, and ranges in one receipt. Default 1,024: two routers have two or three sessions, and tell 64 ranges.
-const MAX_RECEIPTS: usize = 1024;
+const SCHEMA: &str = "L2";
+/// Receipts in one frame, ranges in one receipt, and endpoints. Default 4,096: a router has no more links, two routers have two or three sessions, and tell 64 ranges.
+const SEVERAL: usize = 4096;
 
 /// Endpoints of frames that each thread remembers. Default 64, of at most 128 bytes: the peers of a busy router, in 8 KiB.
 const SHARED: usize = 64;
@@ -131,24 +132,22 @@ pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
     out.clear();
     out.extend_from_slice(&MARKER);
     ion::write_string(SCHEMA, &mut out);
-    let Mood { closing, hushed, patient } = header.mood;
-    let mood = u64::from(closing) | u64::from(hushed) << 1 | u64::from(patient) << 2;
-    for number in [header.from, header.to, header.session, header.heard, mood, header.first] {
-        ion::write_uint(number, &mut out);
+    for number in [header.from, header.to, header.session] {
+        out.extend_from_slice(&number.to_le_bytes());
     }
-    let receipts = ion::open(Container::List, &mut out);
+    let Mood { closing, hushed, patient } = header.mood;
+    out.push(u8::from(closing) | u8::from(hushed) << 1 | u8::from(patient) << 2);
+    for number in [header.heard, header.first, header.receipts.len() as u64] {
+        put_number(number, &mut out);
+    }
     for receipt in &header.receipts {
         write_receipt(receipt, &mut out);
     }
-    ion::close(receipts, &mut out);
-    if !messages.is_empty() {
-        let endpoints = ion::open(Container::List, &mut out);
-        for endpoint in &messages.endpoints {
-            ion::write_string(endpoint.as_str(), &mut out);
-        }
-        ion::close(endpoints, &mut out);
-        ion::write_blob(&messages.bytes, &mut out);
+    put_number(messages.endpoints.len() as u64, &mut out);
+    for endpoint in &messages.endpoints {
+        put_text(endpoint.as_str().as_bytes(), &mut out);
     }
+    out.extend_from_slice(&messages.bytes);
     if room > SHORT {
         return out.into();
     }
@@ -164,8 +163,9 @@ pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
 ///
 /// [`RefusedKind::Malformed`] or [`RefusedKind::Limit`]: the frame costs itself only.
 pub fn read_frame(frame: &Bytes) -> Result<(Header, Bodies), Refused> {
-    let mut reader = Reader::new(frame);
-    read(&mut reader, frame).map_err(|malformed| Fault::malformed(reader.at(), malformed).refused_in_frame())
+    let mut packed = Packed(frame);
+    read(&mut packed, frame)
+        .map_err(|malformed| Fault::malformed(frame.len() - packed.0.len(), malformed).refused_in_frame())
 }
 
 impl Refused {
@@ -180,36 +180,41 @@ impl Refused {
     }
 }
 
-fn read(reader: &mut Reader<'_>, frame: &Bytes) -> Result<(Header, Bodies), Malformed> {
-    reader.take(MARKER.len())?;
-    if reader.plain(Kind::String) != Some(SCHEMA.as_bytes()) {
+fn read<'a>(packed: &mut Packed<'a>, frame: &'a Bytes) -> Result<(Header, Bodies), Malformed> {
+    if kind(frame) != FrameKind::Link {
         return Err(Malformed(&"a frame of another schema"));
     }
-    let (from, to) = (number(reader)?, number(reader)?);
-    let (session, heard, mood) = (number(reader)?, number(reader)?, number(reader)?);
+    packed.0 = frame.get(MARKER.len() + 1 + SCHEMA.len()..).unwrap_or_default();
+    let (from, to, session) = (packed.drawn()?, packed.drawn()?, packed.drawn()?);
+    let mood = packed.byte()?;
     let mood = Mood { closing: mood & 1 != 0, hushed: mood & 2 != 0, patient: mood & 4 != 0 };
-    let header = Header { from, to, session, heard, mood, first: number(reader)?, receipts: receipts(reader)? };
-    if reader.is_at_end() {
-        return Ok((header, Bodies::new(Endpoints::new(), Bytes::new())?));
-    }
-    let mut names = list(reader)?;
-    let mut endpoints = Endpoints::new();
-    while !names.is_at_end() {
-        endpoints.push(endpoint(&mut names)?);
-    }
-    match reader.plain(Kind::Blob) {
-        Some(messages) if reader.is_at_end() => Ok((header, Bodies::new(endpoints, frame.slice_ref(messages))?)),
-        _ => Err(Malformed(&"the messages of a frame are a blob at its end")),
-    }
+    let (heard, first) = (packed.number()?, packed.number()?);
+    let header = Header { from, to, session, heard, mood, first, receipts: several(packed, receipt)? };
+    let endpoints = several(packed, endpoint)?;
+    Ok((header, Bodies::new(endpoints, frame.slice_ref(packed.0))?))
 }
 
-fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
-    const ODD: Malformed = Malformed(&"an endpoint is a string");
-    let name = match names.plain(Kind::String) {
-        Some(name) => name,
-        None => names.value()?.filter(|name| name.header.kind == Kind::String && !name.is_null()).ok_or(ODD)?.body,
-    };
-    let fresh = || std::str::from_utf8(name).map(Endpoint::new).map_err(|_| ODD);
+/// As many as are said.
+#[inline]
+fn several<'a, T: Extend<U> + Default, U>(
+    packed: &mut Packed<'a>,
+    one: impl Fn(&mut Packed<'a>) -> Result<U, Malformed>,
+) -> Result<T, Malformed> {
+    let count = packed.count()?;
+    if count > SEVERAL {
+        return Err(Malformed(&"more receipts, ranges or endpoints than a router knows"));
+    }
+    let mut several = T::default();
+    for _ in 0..count {
+        several.extend([one(packed)?]);
+    }
+    Ok(several)
+}
+
+fn endpoint(packed: &mut Packed<'_>) -> Result<Endpoint, Malformed> {
+    let name = packed.text()?;
+    let fresh =
+        || std::str::from_utf8(name).map(Endpoint::new).map_err(|_| Malformed(&"an endpoint that is not UTF-8"));
     if name.len() > LONGEST_SHARED {
         return fresh();
     }
@@ -223,96 +228,41 @@ fn endpoint(names: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
     })
 }
 
-fn number(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
-    if let Some(number) = reader.plain_uint() {
-        return Ok(number);
-    }
-    let value = reader.value()?.ok_or(Malformed(&"a header without its numbers"))?;
-    let magnitude = ion::magnitude(value.body).and_then(|magnitude| u64::try_from(magnitude).ok());
-    match magnitude {
-        Some(number) if value.header.kind == Kind::Positive && !value.header.is_null() => Ok(number),
-        _ => Err(Malformed(&"a header's number is an int of up to 64 bits")),
-    }
-}
-
 fn write_receipt(receipt: &Receipt, out: &mut Vec<u8>) {
-    let list = ion::open(Container::List, out);
-    for number in [receipt.session, receipt.version, receipt.accepted, receipt.settled] {
-        ion::write_uint(number, out);
+    out.extend_from_slice(&receipt.session.to_le_bytes());
+    for number in [receipt.version, receipt.accepted, receipt.settled, receipt.beyond.len() as u64] {
+        put_number(number, out);
     }
-    write_numbers(receipt.beyond.iter().flat_map(|(from, upto)| [*from, *upto]), out);
-    let failed = receipt.failed.iter().flat_map(|failed| [failed.from, failed.upto, u64::from(failed.how as u8)]);
-    write_numbers(failed, out);
-    ion::close(list, out);
-}
-
-fn write_numbers(numbers: impl Iterator<Item = u64>, out: &mut Vec<u8>) {
-    let list = ion::open(Container::List, out);
-    for number in numbers {
-        ion::write_uint(number, out);
+    for (from, upto) in &receipt.beyond {
+        put_number(*from, out);
+        put_number(*upto, out);
     }
-    if out.len() > list {
-        ion::close(list, out);
+    put_number(receipt.failed.len() as u64, out);
+    for Failed { from, upto, how } in &receipt.failed {
+        put_number(*from, out);
+        put_number(*upto, out);
+        out.push(*how as u8);
     }
 }
 
-fn receipts(reader: &mut Reader<'_>) -> Result<Receipts, Malformed> {
-    let mut items = list(reader)?;
-    let mut receipts = Receipts::new();
-    while !items.is_at_end() {
-        if receipts.len() >= MAX_RECEIPTS {
-            return Err(Malformed(&"more receipts than sessions can be"));
-        }
-        receipts.push(receipt(&mut items)?);
-    }
-    Ok(receipts)
-}
-
-fn receipt(reader: &mut Reader<'_>) -> Result<Receipt, Malformed> {
-    let mut items = list(reader)?;
-    let (session, version) = (number(&mut items)?, number(&mut items)?);
-    let (accepted, settled) = (number(&mut items)?, number(&mut items)?);
-    let beyond = ranges(&mut items, |items| Ok((number(items)?, number(items)?)))?;
-    let failed = ranges(&mut items, |items| {
-        let (from, upto) = (number(items)?, number(items)?);
-        Ok(Failed { from, upto, how: how(number(items)?)? })
+fn receipt(packed: &mut Packed<'_>) -> Result<Receipt, Malformed> {
+    let (session, version) = (packed.drawn()?, packed.number()?);
+    let (accepted, settled) = (packed.number()?, packed.number()?);
+    let beyond = several(packed, |packed| Ok((packed.number()?, packed.number()?)))?;
+    let failed = several(packed, |packed| {
+        let (from, upto) = (packed.number()?, packed.number()?);
+        Ok(Failed { from, upto, how: how(packed.byte()?)? })
     })?;
     Ok(Receipt { session, version, accepted, settled, beyond, failed })
 }
 
-fn how(number: u64) -> Result<How, Malformed> {
-    match number {
+fn how(byte: u8) -> Result<How, Malformed> {
+    match byte {
         0 => Ok(How::Reported),
         1 => Ok(How::Unread),
         2 => Ok(How::Unreported),
         _ => Err(Malformed(&"a message fails in one of three ways")),
     }
-}
-
-fn ranges<T>(
-    items: &mut Reader<'_>,
-    range: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
-) -> Result<Vec<T>, Malformed> {
-    let mut items = list(items)?;
-    let mut ranges = Vec::new();
-    while !items.is_at_end() {
-        if ranges.len() >= MAX_RECEIPTS {
-            return Err(Malformed(&"more ranges than a receipt has"));
-        }
-        ranges.push(range(&mut items)?);
-    }
-    Ok(ranges)
-}
-
-fn list<'a>(reader: &mut Reader<'a>) -> Result<Reader<'a>, Malformed> {
-    if let Some(body) = reader.plain(Kind::List) {
-        return Ok(Reader::new(body));
-    }
-    let list = reader.value()?.ok_or(Malformed(&"a header without receipts"))?;
-    if list.header.kind != Kind::List {
-        return Err(Malformed(&"receipts are lists"));
-    }
-    Ok(Reader::new(list.body))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod gate;
 mod ion;
 mod key;
 mod meta;
+mod packed;
 mod refused;
 mod scalars;
 mod ser;

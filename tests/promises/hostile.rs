@@ -246,8 +246,8 @@ fn link_frames_of_strangers_are_refused() {
             wire::write_frame(&header(0, 0), &messages),
             wire::write_frame(&header(u64::MAX, u64::MAX), &Block::default()),
             wire::write_frame(&header(1, 2), &messages).slice(..40),
-            Bytes::from([&MARKER[..], b"\x82L1"].concat()),
-            Bytes::from([&MARKER[..], b"\x82L1", &[0xFF; 100]].concat()),
+            Bytes::from([&MARKER[..], b"\x82L2"].concat()),
+            Bytes::from([&MARKER[..], b"\x82L2", &[0xFF; 100]].concat()),
         ];
         for frame in &frames {
             // A stranger's connection is ended, so that a router would introduce itself anew.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::{Actor, AtomicResponse, Context, Handler, WrapFuture};
 use tokio::sync::mpsc;
-use vlmessaging::wire::{self, Block, Encoded, Envelope, FrameKind, Header, How, Mood, Profile};
+use vlmessaging::wire::{self, Block, Encoded, Envelope, FrameKind, Header, How, Mood, Profile, Receipts};
 use vlmessaging::{Addr, Agent, Connection, DeliverError, Handled, Msg, Reason, Router, Value};
 
 use crate::common::agents::{adder, does, fragile, hold};
@@ -262,8 +262,15 @@ fn a_message_in_a_frame_that_cannot_be_read_is_told_to_the_router_that_sent_it()
             let mut says = Sp::dial(&door);
             says.send(&introduction(at.as_str(), token.clone()));
             let to = u64::try_from(*to).unwrap();
-            let header =
-                Header { from: 77, to, session: 9, heard: 0, mood: Mood::default(), first: 0, receipts: Receipts::new() };
+            let header = Header {
+                from: 77,
+                to,
+                session: 9,
+                heard: 0,
+                mood: Mood::default(),
+                first: 0,
+                receipts: Receipts::new(),
+            };
             let contents = Encoded { bytes: bytes::Bytes::from_static(b"what is this?"), symbols: None };
             let mut block = Block::default();
             let unreadable = sp::message(Addr::default(), Addr::local(3), "TAKE");

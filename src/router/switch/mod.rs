@@ -334,7 +334,9 @@ impl Switch {
         let last =
             (came == Came::Here).then(|| Last { router: self.number, era, to: msg.to.clone(), peer: peer.clone() });
         let sent = self.hand_to(&peer, msg);
-        last.map(remember);
+        if let Some(_last) = last {
+            remember(_last)
+        }
         sent
     }
 
