@@ -556,6 +556,7 @@ impl Link {
     }
 
     /// The transport did not take a frame. What is in it was not sent, and the pipe is gone: its end may have been told before it was chosen.
+    #[cold]
     pub(crate) fn bounced(&mut self, pipe: PipeId, frame: &Bytes, now: Instant, acts: &mut Vec<Act>) {
         match wire::kind(frame) {
             FrameKind::Link => {
@@ -666,6 +667,7 @@ impl Link {
     }
 
     /// Gives the peer up: reports everything that waits, and lets go of its pipe.
+    #[cold]
     pub(crate) fn give_up(&mut self, reason: Reason, acts: &mut Vec<Act>) {
         if let Pipe::Open(Open { way: Way { pipe, .. }, .. }) | Pipe::Dialing(pipe, _) =
             mem::replace(&mut self.pipe, Pipe::None)
@@ -723,6 +725,7 @@ impl Link {
     }
 
     /// Why a message cannot go to a Python router, if so.
+    #[cold]
     fn barrier(&self, msg: &Msg, contents: &Encoded) -> Option<Reason> {
         if self.name.scheme() == Scheme::Ipc && msg.to.net.is_some() {
             return Some(Reason::NoRoute(format!(
@@ -773,6 +776,7 @@ impl Link {
     }
 
     /// Reports what was taken and is not sent after all.
+    #[cold]
     fn refuse(&mut self, queue: VecDeque<Queued>, reason: impl Fn(&Queued) -> Reason, acts: &mut Vec<Act>) {
         for queued in queue {
             self.held -= queued.size;
@@ -792,6 +796,7 @@ impl Link {
         }
     }
 
+    #[cold]
     fn judge(&mut self, acts: &mut Vec<Act>) {
         if matches!(self.peer, Peer::Rust { .. }) {
             // It was a Rust router, and does not answer: whoever is there now is met anew.
@@ -810,6 +815,7 @@ impl Link {
     }
 
     /// The peer is Python for certain, and has taken what it was sent: nothing more will be heard of that.
+    #[cold]
     fn show_python(&mut self, acts: &mut Vec<Act>) {
         if self.peer == Peer::Unknown {
             self.judge(acts);
@@ -870,6 +876,7 @@ impl Link {
     }
 
     /// The pipe is lost, and with it perhaps what was told on it.
+    #[cold]
     fn doubt(&mut self) {
         self.recall_told();
         self.tell_again = None;
@@ -879,6 +886,7 @@ impl Link {
     }
 
     /// Reports what is open, with `unsent` where it cannot have been received, and begins a new session.
+    #[cold]
     fn restart(&mut self, unsent: &Reason, acts: &mut Vec<Act>) {
         self.end_session(unsent, acts);
         self.doubt();

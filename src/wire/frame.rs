@@ -1,7 +1,7 @@
 //! A frame between two Rust routers: a header, and any number of messages.
 //!
 //! It begins as Ion, with the schema `"L2"`, so that it is told from a message; what follows is packed. The incarnations of sender and receiver, and the session, in eight bytes each; the sender's mood in one; the
-//! last receipt heard of the session, the number of the first message, and how many receipts there are; the receipts; how many endpoints the messages name, and the endpoints; and the messages to the end ([`Block`]).
+//! last receipt heard of the session, the number of the first message, and how many receipts there are; the receipts; how many endpoints the messages name, and the endpoints; how many messages there are, and the messages to the end ([`Block`]).
 
 use std::cell::{Cell, RefCell};
 
@@ -147,6 +147,7 @@ pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
     for endpoint in &messages.endpoints {
         put_text(endpoint.as_str().as_bytes(), &mut out);
     }
+    put_number(messages.len() as u64, &mut out);
     out.extend_from_slice(&messages.bytes);
     if room > SHORT {
         return out.into();
@@ -191,7 +192,8 @@ fn read<'a>(packed: &mut Packed<'a>, frame: &'a Bytes) -> Result<(Header, Bodies
     let (heard, first) = (packed.number()?, packed.number()?);
     let header = Header { from, to, session, heard, mood, first, receipts: several(packed, receipt)? };
     let endpoints = several(packed, endpoint)?;
-    Ok((header, Bodies::new(endpoints, frame.slice_ref(packed.0))?))
+    let count = packed.count()?;
+    Ok((header, Bodies::new(endpoints, frame.slice_ref(packed.0), count)?))
 }
 
 /// As many as are said.

@@ -29,14 +29,25 @@ pub fn check(value: &Encoded, profile: Profile, root: &str) -> Result<(), Refuse
     single_value(&value.bytes, &scope, profile).map_err(refused)
 }
 
-/// Whether the bytes are one text or small int, as those of most messages are: any reader takes them.
+/// Whether the bytes are one text, small int, or list of such, as those of most messages are: any reader takes them.
 fn is_plain(bytes: &[u8]) -> bool {
     let mut reader = Reader::new(bytes);
-    let is_sound = match reader.plain(Kind::String) {
-        Some(text) => std::str::from_utf8(text).is_ok(),
-        None => reader.plain_uint().is_some(),
+    let is_sound = match reader.plain(Kind::List) {
+        Some(items) => {
+            let mut items = Reader::new(items);
+            while !items.is_at_end() && is_plain_scalar(&mut items) {}
+            items.is_at_end()
+        }
+        None => is_plain_scalar(&mut reader),
     };
     is_sound && reader.is_at_end()
+}
+
+fn is_plain_scalar(reader: &mut Reader<'_>) -> bool {
+    match reader.plain(Kind::String) {
+        Some(text) => std::str::from_utf8(text).is_ok(),
+        None => reader.plain_uint().is_some(),
+    }
 }
 
 /// Walks bytes that must be exactly one value, and one that nobody takes for a symbol table or a marker.

@@ -20,7 +20,7 @@ use crate::msg::{Debt, Msg};
 use crate::port::Port;
 use crate::router::names::{Came, Route};
 use crate::transport::{Event, Origin, PipeId, Transport};
-use crate::wire::{self, Bodies, Envelope, FrameKind, How, Letter, Profile, Refused};
+use crate::wire::{self, Bodies, Envelope, FrameKind, Head, How, Letter, Profile, Refused};
 
 pub(super) struct PipeInfo {
     pub(super) way: Option<Way>,
@@ -214,6 +214,7 @@ impl Switch {
     }
 
     /// A frame that cannot be read costs itself: it is counted, and nobody is told at an address it merely claims.
+    #[cold]
     pub(super) fn refused(&self, pipe: PipeId, refused: &Refused) {
         self.counters.refused_frame();
         tracing::warn!(?pipe, %refused, "a frame was refused");
@@ -283,9 +284,7 @@ impl Switch {
             head.from.net.clone_from(&via.remote);
         }
         if head.to.connection == Some(DIRECTORY) && !head.from.is_null() && self.names.read().is_here(&head.from) {
-            // What this router provides only its own connections say.
-            tracing::warn!(pipe = ?via.pipe, from = %head.from, "a message from outside claims to be from here");
-            head.from = Addr::default();
+            disown(head, via.pipe);
         }
         if let (Came::Ipc, Some(net), Some(gateway)) = (via.came, &head.from.net, &via.gateway) {
             self.heard_of(net, gateway);
@@ -430,15 +429,27 @@ impl Switch {
         // Before the look at what it stands for.
         let era = self.era.load(Ordering::Acquire);
         let last = KNOWN.try_with(Cell::take).ok().flatten().filter(|last| last.router == self.number);
-        if let Some(last) = last {
+        let is_so = |last: &Known| {
             let is_its = (last.sender, last.session) == (header.from, header.session) && last.via.pipe == pipe;
-            if last.era == era && is_its && header.to == self.incarnation {
-                return Some(last);
-            }
-            if last.incoming.is_some() {
-                // All that while it was.
-                self.sessions.lock().heard((last.sender, last.session));
-            }
+            last.era == era && is_its && header.to == self.incarnation
+        };
+        match last {
+            Some(last) if is_so(&last) => Some(last),
+            last => self.get_to_know(pipe, header, era, last),
+        }
+    }
+
+    #[inline(never)]
+    fn get_to_know(
+        &self,
+        pipe: PipeId,
+        header: &wire::Header,
+        era: u64,
+        last: Option<Box<Known>>,
+    ) -> Option<Box<Known>> {
+        if let Some(last) = last.filter(|last| last.incoming.is_some()) {
+            // All that while it was.
+            self.sessions.lock().heard((last.sender, last.session));
         }
         let (peer, beside) = {
             let links = self.links.read();
@@ -473,6 +484,7 @@ impl Switch {
     }
 
     /// Ends a pipe whose sender and this router disagree about what has been: it dials again, introduces itself, and sends what is missing.
+    #[cold]
     fn begin_anew(&self, pipe: PipeId) {
         if let Some(transport) = self.transport.get() {
             transport.close(pipe);
@@ -564,6 +576,13 @@ impl Switch {
     fn takes(&self, msg: &Msg) -> bool {
         self.stage() == Stage::Running || msg.is_reply() || msg.to.connection == Some(DIRECTORY)
     }
+}
+
+/// What this router provides only its own connections say.
+#[cold]
+fn disown(head: &mut Head, pipe: PipeId) {
+    tracing::warn!(?pipe, from = %head.from, "a message from outside claims to be from here");
+    head.from = Addr::default();
 }
 
 pub(super) fn came_over(endpoint: &Endpoint) -> Came {

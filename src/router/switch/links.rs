@@ -216,6 +216,7 @@ impl Switch {
         after.0 < before.0 || after.1 < before.1
     }
 
+    #[cold]
     pub(super) fn dial(&self, peer: &Arc<Peer>, link: &mut Link, endpoint: &Endpoint) {
         let Some(transport) = self.transport.get() else { return };
         let mut pipes = self.pipes_mut();
@@ -277,6 +278,7 @@ impl Switch {
         false
     }
 
+    #[cold]
     fn abandon(&self, peer: &Arc<Peer>) {
         let Some(transport) = self.transport.get() else { return };
         let is_its = |info: &PipeInfo| info.peer.as_ref().is_some_and(|other| Arc::ptr_eq(other, peer));
@@ -288,6 +290,7 @@ impl Switch {
         }
     }
 
+    #[cold]
     fn peer_gone(&self, peer: &Arc<Peer>, reason: &Reason) {
         let now = peer.link.lock().link.incarnation();
         let (ended, names) = {

@@ -104,10 +104,12 @@ pub(crate) enum Stage {
 }
 
 impl Unsent {
+    #[cold]
     pub(crate) fn because(msg: Msg, reason: Reason) -> Self {
         Self { msg, reason, room: None }
     }
 
+    #[cold]
     pub(crate) fn full(msg: Msg, room: Arc<Notify>) -> Self {
         Self { msg, reason: Reason::MailboxFull, room: Some(room) }
     }
@@ -245,16 +247,19 @@ impl Switch {
     }
 
     /// Tells the sender of a message that it was not delivered, in the name of this router.
+    #[cold]
     pub(crate) fn report(&self, msg: &mut Msg, reason: Reason) {
         let place = self.names.read().machine().map_or("router", |machine| machine.short()).to_string();
         self.report_as(msg, reason, place);
     }
 
     /// The same in the name of a connection.
+    #[cold]
     pub(crate) fn report_from(&self, msg: &mut Msg, reason: Reason, number: u64) {
         self.report_as(msg, reason, self.own_addr(number).to_string());
     }
 
+    #[cold]
     fn report_as(&self, msg: &mut Msg, reason: Reason, place: String) {
         tracing::warn!(?msg, %reason, %place, "not delivered");
         self.counters.undelivered();
@@ -269,6 +274,7 @@ impl Switch {
     }
 
     /// Nobody is told that a report did not arrive: that would have no end. False if it did not.
+    #[cold]
     pub(crate) fn send_report(&self, report: Msg) -> bool {
         let sent = self.dispatch(report, Came::Here);
         if let Err(unsent) = &sent {
