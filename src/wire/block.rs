@@ -3,7 +3,7 @@
 //! Endpoints are named once, in a table. A message is: its length in 4 bytes, little-endian; a byte that tells which of the optional parts are there; the places in the table, from 1 on, of the endpoints that
 //! it comes from and goes to, and their connections; its ids; its subject; symbols and `meta`; and to the end its contents, as Ion, untouched. Numbers are LEB128, ids zigzag before.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
@@ -197,32 +197,42 @@ impl Bodies {
 
     /// Reads them one by one: each that is refused costs itself only.
     pub fn iter(&self) -> impl Iterator<Item = Result<Envelope, Refused>> + '_ {
-        self.letters().map(|read| read.map(Envelope::from))
+        self.clone().letters().map(|read| read.map(Envelope::from))
     }
 
-    pub(crate) fn letters(&self) -> impl Iterator<Item = Result<Letter, Refused>> + '_ {
-        let mut rest = &self.bytes[..];
+    pub(crate) fn letters(self) -> impl Iterator<Item = Result<Letter, Refused>> {
+        let Self { endpoints, mut bytes, .. } = self;
+        let mut at = 0;
         std::iter::from_fn(move || {
-            let (body, after) = split(rest).ok()?;
-            rest = after;
-            Some(self.read(body))
+            let (body, after) = split(bytes.get(at..)?).ok()?;
+            let (end, is_last) = (bytes.len() - after.len(), after.is_empty());
+            let mut cursor = Cursor { packed: Packed(body), endpoints: &endpoints, bytes: &bytes };
+            let read = cursor.message();
+            let start = end - cursor.packed.0.len();
+            at = end;
+            // The last one has the frame for itself: of the only one, as most are, no byte is counted or copied.
+            let contents = if is_last { std::mem::take(&mut bytes) } else { bytes.slice(..end) };
+            Some(read.map_err(|malformed| Fault::malformed(start, malformed).refused_in_frame()).and_then(
+                |mut letter| {
+                    letter.contents.bytes = contents;
+                    letter.contents.bytes.advance(start);
+                    checked(letter)
+                },
+            ))
         })
     }
+}
 
-    fn read(&self, body: &[u8]) -> Result<Letter, Refused> {
-        let at = body.as_ptr().addr() - self.bytes.as_ptr().addr();
-        let mut cursor = Cursor { packed: Packed(body), bodies: self };
-        let message = cursor.message().map_err(|malformed| Fault::malformed(at, malformed).refused_in_frame())?;
-        check(&message.contents, Profile::Rust, "contents")?;
-        if let Some(meta) = &message.meta {
-            check(meta, Profile::Rust, "meta")?;
-            if !meta.is_null() && meta.type_name() != "struct" {
-                let (what, reason) = (meta.type_name(), "meta is a struct or null".into());
-                return Err(Refused { kind: RefusedKind::Odd, what, path: "meta".into(), reason });
-            }
+fn checked(letter: Letter) -> Result<Letter, Refused> {
+    check(&letter.contents, Profile::Rust, "contents")?;
+    if let Some(meta) = &letter.meta {
+        check(meta, Profile::Rust, "meta")?;
+        if !meta.is_null() && meta.type_name() != "struct" {
+            let (what, reason) = (meta.type_name(), "meta is a struct or null".into());
+            return Err(Refused { kind: RefusedKind::Odd, what, path: "meta".into(), reason });
         }
-        Ok(message)
     }
+    Ok(letter)
 }
 
 /// The first message, and what comes after it.
@@ -234,10 +244,12 @@ fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 
 struct Cursor<'a> {
     packed: Packed<'a>,
-    bodies: &'a Bodies,
+    endpoints: &'a [Endpoint],
+    bytes: &'a Bytes,
 }
 
 impl Cursor<'_> {
+    /// All but the bytes of its contents, which are what is left.
     fn message(&mut self) -> Result<Letter, Malformed> {
         let flags = self.packed.byte()?;
         let has = |flag: u8| flags & flag != 0;
@@ -250,7 +262,7 @@ impl Cursor<'_> {
         let symbols = if has(SYMBOLS) { Some(self.bytes()?) } else { None };
         let meta = if has(META) { Some(self.bytes()?) } else { None };
         let meta_symbols = if has(META_SYMBOLS) { Some(self.bytes()?) } else { None };
-        let contents = Encoded { bytes: self.bodies.bytes.slice_ref(self.packed.0), symbols };
+        let contents = Encoded { bytes: Bytes::new(), symbols };
         let meta = meta.map(|bytes| Box::new(Encoded { bytes, symbols: meta_symbols }));
         Ok(Letter { head: Box::new(Head { to, from, subject, id, reply_to }), contents, meta })
     }
@@ -264,7 +276,7 @@ impl Cursor<'_> {
     fn endpoint(&mut self) -> Result<Option<Endpoint>, Malformed> {
         match usize::try_from(self.packed.number()?).map_err(|_| UNNAMED)? {
             0 => Ok(None),
-            place => Ok(Some(self.bodies.endpoints.get(place - 1).ok_or(UNNAMED)?.clone())),
+            place => Ok(Some(self.endpoints.get(place - 1).ok_or(UNNAMED)?.clone())),
         }
     }
 
@@ -274,7 +286,7 @@ impl Cursor<'_> {
     }
 
     fn bytes(&mut self) -> Result<Bytes, Malformed> {
-        self.packed.text().map(|text| self.bodies.bytes.slice_ref(text))
+        self.packed.text().map(|text| self.bytes.slice_ref(text))
     }
 }
 

@@ -5,10 +5,10 @@
 
 use std::cell::{Cell, RefCell};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
-use super::block::{Block, Bodies};
+use super::block::{Block, Bodies, Endpoints};
 use super::ion::{self, MARKER, Malformed};
 use super::packed::{Packed, put_number, put_text};
 use super::refused::{Fault, Refused, RefusedKind};
@@ -164,9 +164,17 @@ pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
 ///
 /// [`RefusedKind::Malformed`] or [`RefusedKind::Limit`]: the frame costs itself only.
 pub fn read_frame(frame: &Bytes) -> Result<(Header, Bodies), Refused> {
-    let mut packed = Packed(frame);
-    read(&mut packed, frame)
-        .map_err(|malformed| Fault::malformed(frame.len() - packed.0.len(), malformed).refused_in_frame())
+    open_frame(frame.clone())
+}
+
+pub(crate) fn open_frame(mut frame: Bytes) -> Result<(Header, Bodies), Refused> {
+    let mut packed = Packed(&frame);
+    let read = read(&mut packed, &frame);
+    let at = frame.len() - packed.0.len();
+    let refused = |malformed| Fault::malformed(at, malformed).refused_in_frame();
+    let (header, endpoints, count) = read.map_err(refused)?;
+    frame.advance(at);
+    Ok((header, Bodies::new(endpoints, frame, count).map_err(refused)?))
 }
 
 impl Refused {
@@ -181,7 +189,8 @@ impl Refused {
     }
 }
 
-fn read<'a>(packed: &mut Packed<'a>, frame: &'a Bytes) -> Result<(Header, Bodies), Malformed> {
+/// What stands before the messages, whose number is the last of it.
+fn read<'a>(packed: &mut Packed<'a>, frame: &'a [u8]) -> Result<(Header, Endpoints, usize), Malformed> {
     if kind(frame) != FrameKind::Link {
         return Err(Malformed(&"a frame of another schema"));
     }
@@ -192,8 +201,7 @@ fn read<'a>(packed: &mut Packed<'a>, frame: &'a Bytes) -> Result<(Header, Bodies
     let (heard, first) = (packed.number()?, packed.number()?);
     let header = Header { from, to, session, heard, mood, first, receipts: several(packed, receipt)? };
     let endpoints = several(packed, endpoint)?;
-    let count = packed.count()?;
-    Ok((header, Bodies::new(endpoints, frame.slice_ref(packed.0), count)?))
+    Ok((header, endpoints, packed.count()?))
 }
 
 /// As many as are said.

@@ -122,7 +122,7 @@ impl Switch {
                     self.with(&peer, |link, now, acts| link.dial_failed(pipe, &error, now, acts));
                 }
             }
-            Event::Received { pipe, frame } => self.received(pipe, &frame),
+            Event::Received { pipe, frame } => self.received(pipe, frame),
             Event::Sent { pipe } => {
                 if let Some(peer) = self.peer_of(pipe) {
                     self.with(&peer, |link, now, acts| link.sent(pipe, now, acts));
@@ -201,12 +201,12 @@ impl Switch {
         peer.or_else(|| self.links.read().by_name.get(&remote?).cloned())
     }
 
-    fn received(&self, pipe: PipeId, frame: &Bytes) {
-        let outcome = match wire::kind(frame) {
+    fn received(&self, pipe: PipeId, frame: Bytes) {
+        let outcome = match wire::kind(&frame) {
             FrameKind::Message => {
-                wire::read_message(frame, Profile::Rust).map(|envelope| self.plain_message(pipe, envelope))
+                wire::read_message(&frame, Profile::Rust).map(|envelope| self.plain_message(pipe, envelope))
             }
-            FrameKind::Link => wire::read_frame(frame).map(|(header, bodies)| self.link_frame(pipe, &header, &bodies)),
+            FrameKind::Link => wire::open_frame(frame).map(|(header, bodies)| self.link_frame(pipe, &header, bodies)),
         };
         if let Err(refused) = outcome {
             self.refused(pipe, &refused);
@@ -383,7 +383,7 @@ impl Switch {
         }
     }
 
-    fn link_frame(&self, pipe: PipeId, header: &wire::Header, bodies: &Bodies) {
+    fn link_frame(&self, pipe: PipeId, header: &wire::Header, bodies: Bodies) {
         let Some(mut known) = self.known(pipe, header) else { return };
         let Known { peer, beside, via, incoming, row, .. } = &mut *known;
         let urgent = via.urgent && !header.mood.patient;
@@ -509,7 +509,7 @@ impl Switch {
     }
 
     /// Messages of a session: those that came before are skipped, and those in a row for one connection are put into its queue in one step.
-    fn numbered(&self, via: &Via, incoming: &Arc<Incoming>, row: &mut Row, first: u64, bodies: &Bodies, skip: usize) {
+    fn numbered(&self, via: &Via, incoming: &Arc<Incoming>, row: &mut Row, first: u64, bodies: Bodies, skip: usize) {
         for (number, read) in (first..).zip(bodies.letters()).skip(skip) {
             match read {
                 Ok(letter) => match self.let_in(via, letter, Debt::to(incoming.clone(), number)) {
