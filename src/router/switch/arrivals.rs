@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::links::Peer;
+use super::links::{LINKS, Peer};
 use super::sessions::Incoming;
 use super::{Stage, Switch, Unsent};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
@@ -324,7 +324,7 @@ impl Switch {
         };
         let known = greeting.hello.as_ref().and_then(|hello| self.links.read().to(hello.incarnation).cloned());
         let Some(name) = name.filter(|name| !self.is_mine(name)) else { return };
-        let Some(peer) = known.or_else(|| self.peer(&name)) else { return };
+        let Some(peer) = known.or_else(|| self.peer(&name, LINKS)) else { return };
         if let Some(hello) = &greeting.hello {
             self.links_mut().lives(hello.incarnation, &peer);
             self.learn_pipe(&peer, remote);

@@ -22,6 +22,8 @@ use crate::transport::{Handed, PipeId, SendError};
 
 /// Peers that a router keeps links to. Default 4,096: far above any network this is for, and each costs a few kilobytes.
 pub(super) const LINKS: usize = 4096;
+/// Links up to which one is made for a report. Default half of them: whoever names senders that are not there, and to whom every report has to be tried, leaves room for those who come.
+pub(super) const LINKS_FOR_REPORTS: usize = LINKS / 2;
 
 /// Links up to which those that lead nowhere are kept. Default 16, afterwards twice as many as were left the last time: so the dead cost no more than the living. In tests 2, so that it happens.
 const FEW: usize = if cfg!(test) { 2 } else { 16 };
@@ -77,13 +79,13 @@ pub(super) struct Guarded {
 impl Switch {
     /// Makes sure that a link leads to `endpoint`, without a message: the directory is told who is there, or that nobody is.
     pub(crate) fn reach(&self, endpoint: &Endpoint) {
-        if let Some(peer) = self.peer(endpoint) {
+        if let Some(peer) = self.peer(endpoint, LINKS) {
             self.with(&peer, crate::link::Link::reach);
         }
     }
 
-    /// The link to the peer at `endpoint`, made if there is none; none if there are too many.
-    pub(super) fn peer(&self, endpoint: &Endpoint) -> Option<Arc<Peer>> {
+    /// The link to the peer at `endpoint`, made if there is none; none if there are `most` already.
+    pub(super) fn peer(&self, endpoint: &Endpoint, most: usize) -> Option<Arc<Peer>> {
         if let Some(peer) = self.links.read().by_name.get(endpoint) {
             return Some(peer.clone());
         }
@@ -92,10 +94,10 @@ impl Switch {
         if let Some(peer) = links.by_name.get(endpoint) {
             return Some(peer.clone());
         }
-        if links.by_name.len() >= (2 * links.left).clamp(FEW, LINKS) {
+        if links.by_name.len() >= (2 * links.left).clamp(FEW, most) {
             links.sweep();
         }
-        if links.by_name.len() >= LINKS {
+        if links.by_name.len() >= most {
             return None;
         }
         let me = Me {

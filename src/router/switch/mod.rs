@@ -29,9 +29,9 @@ use crate::router::clock::Clock;
 use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
 use crate::transport::{PipeId, Transport};
-use crate::wire;
+use crate::{subject, wire};
 use arrivals::{Greets, PipeInfo};
-use links::{LINKS, Links, Peer};
+use links::{LINKS, LINKS_FOR_REPORTS, Links, Peer};
 use sessions::Sessions;
 use weight::Scale;
 
@@ -334,8 +334,9 @@ impl Switch {
             }
             msg.set_meta(meta);
         }
-        let Some(peer) = self.peer(endpoint) else {
-            return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {LINKS} links already"))));
+        let most = if msg.subject == subject::MSG_NOT_DELIVERED { LINKS_FOR_REPORTS } else { LINKS };
+        let Some(peer) = self.peer(endpoint, most) else {
+            return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {most} links already"))));
         };
         let last =
             (came == Came::Here).then(|| Last { router: self.number, era, to: msg.to.clone(), peer: peer.clone() });
