@@ -341,8 +341,8 @@ impl Switch {
         let last =
             (came == Came::Here).then(|| Last { router: self.number, era, to: msg.to.clone(), peer: peer.clone() });
         let sent = self.hand_to(&peer, msg);
-        if let Some(_last) = last {
-            remember(_last)
+        if let Some(last) = last {
+            remember(last);
         }
         sent
     }
