@@ -360,7 +360,12 @@ impl State {
             for end in [DIALER, LISTENER] {
                 let Side { node, pipe, stage, .. } = self.wires[wire].ends[end];
                 if stage == Stage::Open {
-                    self.end(wire, end);
+                    if self.wires[wire].ends[other(end)].stage == Stage::Dialing {
+                        // It hears of the end behind the answer that is on its way.
+                        self.hang_up(wire, end);
+                    } else {
+                        self.end(wire, end);
+                    }
                     self.tell(node, Event::Closed { pipe });
                 }
             }
