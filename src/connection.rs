@@ -80,7 +80,7 @@ impl Connection {
         subject: impl Into<SmolStr>,
         contents: impl IntoContents,
     ) -> Result<i64, SendError> {
-        let msg = Msg::new(to.into(), subject, contents.into_contents());
+        let msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
         let id = self.port.next_id();
         self.send_in_time(id, msg, self.port.switch.limits.room).await.map_err(SendError::from)?;
         Ok(id)
@@ -100,7 +100,7 @@ impl Connection {
         contents: impl IntoContents,
         limit: Duration,
     ) -> Result<(), DeliverError> {
-        let mut msg = Msg::new(to.into(), subject, contents.into_contents());
+        let mut msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
         let (to, subject) = (msg.to.clone(), msg.subject.clone());
         let ends = Instant::now() + limit;
         let id = self.port.next_id();
@@ -128,7 +128,7 @@ impl Connection {
         subject: impl Into<SmolStr>,
         contents: impl IntoContents,
     ) -> Result<i64, SendError> {
-        let msg = Msg::new(to.into(), subject, contents.into_contents());
+        let msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
         self.port.send(msg).map_err(SendError::from)
     }
 
@@ -161,7 +161,7 @@ impl Connection {
         limit: Duration,
         also: &[&str],
     ) -> Result<Msg, RequestError> {
-        let msg = Msg::new(to.into(), subject, contents.into_contents());
+        let msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
         let also = also.iter().map(|subject| SmolStr::from(*subject)).collect();
         let id = self.port.next_id();
         let mut answer = self.port.expect(id, &msg, also);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::wire::{self, Element, Encoded};
+use crate::wire::{self, Element, Encoded, Lent};
 
 /// Contents of a message, typed or encoded. Its `Debug` names the type or size, never the contents.
 pub struct Contents(Form);
@@ -42,6 +42,7 @@ pub struct ContentsError {
 /// A value that can be encoded when somebody needs it encoded.
 trait Value: Send {
     fn encode(&self) -> Result<Encoded, wire::EncodeError>;
+    fn lend(&self, take: &mut dyn FnMut(Lent<'_>)) -> Result<(), wire::EncodeError>;
     fn as_any(&self) -> &dyn Any;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
     fn type_name(&self) -> &'static str;
@@ -50,6 +51,10 @@ trait Value: Send {
 impl<T: Serialize + Send + 'static> Value for T {
     fn encode(&self) -> Result<Encoded, wire::EncodeError> {
         wire::encode(self)
+    }
+
+    fn lend(&self, take: &mut dyn FnMut(Lent<'_>)) -> Result<(), wire::EncodeError> {
+        wire::lend(self, take)
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -164,6 +169,16 @@ impl Contents {
             Form::Plain(bytes) => Ok(Encoded { bytes: bytes.clone(), symbols: None }),
             Form::Encoded(encoded) => Ok((**encoded).clone()),
         }
+    }
+
+    /// The encoded form, for as long as `take` runs.
+    pub(crate) fn lend(&self, mut take: impl FnMut(Lent<'_>)) -> Result<(), wire::EncodeError> {
+        match &self.0 {
+            Form::Value(value) => return value.lend(&mut take),
+            Form::Plain(bytes) => take(Lent { bytes, symbols: &[] }),
+            Form::Encoded(encoded) => take(encoded.lend()),
+        }
+        Ok(())
     }
 
     fn decode<T: DeserializeOwned>(&self) -> Result<T, ContentsError> {

@@ -19,11 +19,13 @@ use crate::contents::{Contents, ContentsError, IntoContents};
 use crate::failure::{NotDelivered, Reason, Report};
 use crate::port::Port;
 use crate::subject;
-use crate::wire::{self, Encoded, Envelope, Head, Letter};
+use crate::wire::{self, Encoded, Envelope, Head, Lent, Letter};
 
 /// One message. Its `Debug` shows the envelope, never the contents.
 pub struct Msg {
-    head: Box<Head>,
+    head: Arc<Head>,
+    pub(crate) id: Option<i64>,
+    pub(crate) reply_to: Option<i64>,
     pub(crate) contents: Contents,
     /// None for the usual empty struct.
     meta: Option<Box<Encoded>>,
@@ -31,7 +33,7 @@ pub struct Msg {
     pub(crate) debt: Debt,
 }
 
-const _: () = assert!(size_of::<Msg>() <= 88);
+const _: () = assert!(size_of::<Msg>() <= 120);
 
 /// The usual `meta`.
 const EMPTY: Encoded = Encoded::empty_struct();
@@ -45,14 +47,19 @@ pub(crate) trait Creditor: Send + Sync {
     /// Message `number` has come to its end: a handler was called with it, or else its sender is told why not in a report.
     fn settle(&self, number: u64, handled: bool);
 
+    /// The same of so many messages from `first` on.
+    fn settle_row(&self, first: u64, count: u64, handled: bool) {
+        (first..first + count).for_each(|number| self.settle(number, handled));
+    }
+
     /// It has come to its end without a handler, and the report found no way.
     fn unreported(&self, number: u64) {
         self.settle(number, false);
     }
 
-    /// Whether the message came from another router, which keeps the time for it.
-    fn is_elsewhere(&self) -> bool {
-        false
+    /// Which life of another router the message came from; that keeps the time for it.
+    fn life(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -68,8 +75,13 @@ impl Debt {
         self.0.is_some()
     }
 
+    /// Which life of another router waits.
+    pub(crate) fn life(&self) -> Option<u64> {
+        self.0.as_ref().and_then(|(creditor, _)| creditor.life())
+    }
+
     pub(crate) fn is_elsewhere(&self) -> bool {
-        self.0.as_ref().is_some_and(|(creditor, _)| creditor.is_elsewhere())
+        self.life().is_some()
     }
 
     /// A handler was called with the message, and has come to its end.
@@ -92,6 +104,75 @@ impl Debt {
 }
 
 impl Drop for Debt {
+    fn drop(&mut self) {
+        self.tell(false);
+    }
+}
+
+/// What is owed for messages in a row, to one who waits: their debts, in as little as one.
+#[derive(Debug, Default)]
+pub(crate) struct Debts {
+    first: Debt,
+    count: u64,
+}
+
+impl Debts {
+    pub(crate) fn of(first: Debt) -> Self {
+        Self { first, count: 1 }
+    }
+
+    /// Whether anybody waits.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.first.is_owed()
+    }
+
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.first.is_elsewhere()
+    }
+
+    /// Adds the debt of the next message if it is the next to whom these are owed.
+    pub(crate) fn add(&mut self, next: &mut Debt) -> bool {
+        let is_next = match (&self.first.0, &next.0) {
+            (None, None) => true,
+            (Some((creditor, first)), Some((other, number))) => {
+                *number == first.wrapping_add(self.count)
+                    && std::ptr::addr_eq(Arc::as_ptr(creditor), Arc::as_ptr(other))
+            }
+            _ => false,
+        };
+        if is_next {
+            self.count += 1;
+            next.0 = None;
+        }
+        is_next
+    }
+
+    /// Takes those of the first so many messages out.
+    pub(crate) fn split_off_first(&mut self, count: u64) -> Self {
+        let rest = self.first.0.as_ref().map(|(creditor, first)| (creditor.clone(), first.wrapping_add(count)));
+        let first = Self { first: Debt(std::mem::replace(&mut self.first.0, rest)), count };
+        self.count -= count;
+        first
+    }
+
+    pub(crate) fn settle(mut self, handled: bool) {
+        self.tell(handled);
+    }
+
+    fn tell(&mut self, handled: bool) {
+        if let Some((creditor, first)) = self.first.0.take() {
+            creditor.settle_row(first, self.count, handled);
+        }
+    }
+
+    /// The debt of the only message.
+    pub(crate) fn into_one(mut self) -> Debt {
+        debug_assert_eq!(self.count, 1);
+        std::mem::take(&mut self.first)
+    }
+}
+
+impl Drop for Debts {
     fn drop(&mut self) {
         self.tell(false);
     }
@@ -130,31 +211,34 @@ impl<A: Actor, M: Message<Result = Handled>> MessageResponse<A, M> for Handled {
 
 impl Msg {
     pub(crate) fn new(to: Addr, subject: impl Into<SmolStr>, contents: Contents) -> Self {
-        let head = Head { to, from: Addr::default(), subject: subject.into(), id: None, reply_to: None };
-        Self { head: Box::new(head), contents, meta: None, duty: None, debt: Debt::NONE }
+        Self::with(Arc::new(Head { to, from: Addr::default(), subject: subject.into() }), contents)
+    }
+
+    pub(crate) fn with(head: Arc<Head>, contents: Contents) -> Self {
+        Self { head, id: None, reply_to: None, contents, meta: None, duty: None, debt: Debt::NONE }
     }
 
     /// A message as it came over the wire.
     pub(crate) fn of(letter: impl Into<Letter>) -> Self {
-        let Letter { head, contents, meta } = letter.into();
-        Self { head, contents: Contents::from(contents), meta, duty: None, debt: Debt::NONE }
+        let Letter { head, id, reply_to, contents, meta } = letter.into();
+        Self { head, id, reply_to, contents: Contents::from(contents), meta, duty: None, debt: Debt::NONE }
     }
 
     /// The message as it goes over the wire, with these contents.
     pub(crate) fn envelope(&self, contents: Encoded) -> Envelope {
-        let Head { to, from, subject, id, reply_to } = (*self.head).clone();
+        let Head { to, from, subject } = (*self.head).clone();
+        let Self { id, reply_to, .. } = *self;
         Envelope { from, to, subject, id, reply_to, contents, meta: self.encoded_meta().clone() }
     }
 
-    /// The outside alone, as much as a report needs.
-    pub(crate) fn outside(&self) -> Self {
-        Self { head: self.head.clone(), contents: Contents::null(), meta: None, duty: None, debt: Debt::NONE }
+    /// The same without what it carries, but for its meta.
+    pub(crate) fn without_contents(mut self) -> Self {
+        self.contents = Contents::null();
+        self
     }
 
-    /// Lets go of what it carries.
-    pub(crate) fn empty(&mut self) {
-        self.contents = Contents::null();
-        self.meta = None;
+    pub(crate) fn head(&self) -> &Arc<Head> {
+        &self.head
     }
 
     /// What the message is about: an agreed word such as `"ADD_ONE"`.
@@ -315,9 +399,9 @@ impl Msg {
     }
 
     /// What a link lays out, with these contents.
-    pub(crate) fn parts<'a>(&'a self, contents: &'a Encoded) -> wire::Parts<'a> {
-        let Head { to, from, subject, id, reply_to } = &*self.head;
-        wire::Parts { from, to, subject, id: *id, reply_to: *reply_to, contents, meta: self.meta.as_deref() }
+    pub(crate) fn parts<'a>(&'a self, contents: Lent<'a>) -> wire::Parts<'a> {
+        let Self { head, id, reply_to, .. } = self;
+        wire::Parts { head, id: *id, reply_to: *reply_to, contents, meta: self.meta.as_deref() }
     }
 
     pub(crate) fn set_meta(&mut self, meta: Encoded) {
@@ -366,9 +450,7 @@ impl Msg {
         // Settled before it is answered: both travel in one frame, and no asker who was answered is told of a loss.
         self.debt.handled();
         let Some(duty) = self.duty.take().filter(|_| !self.from.is_null()) else { return Handled(()) };
-        let asker = std::mem::take(&mut self.from);
-        // A Python directory compares the text by which it addressed us with the text in the answer.
-        self.from.net = std::mem::replace(&mut self.to, asker).net;
+        self.head = duty.0.turn_round(&self.head);
         self.reply_to = self.id.take();
         self.set_meta(meta);
         duty.0.answer(self);
@@ -395,7 +477,7 @@ impl Deref for Msg {
 
 impl DerefMut for Msg {
     fn deref_mut(&mut self) -> &mut Head {
-        &mut self.head
+        Arc::make_mut(&mut self.head)
     }
 }
 

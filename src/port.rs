@@ -2,11 +2,12 @@
 //!
 //! Whoever sends puts a message into the queue and wakes who takes from it: an agent's actor, in batches, or a connection that awaits reports.
 
+use std::cell::Cell;
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use smol_str::SmolStr;
 use tokio::sync::{Notify, oneshot};
 
 use crate::addr::{Addr, Endpoint};
+use crate::contents::Contents;
 use crate::error::RequestError;
 use crate::failure::{NotDelivered, Reason};
 use crate::hash::BySequence;
@@ -23,11 +25,25 @@ use crate::link;
 use crate::msg::{Creditor, Debt, Msg};
 use crate::router::switch::{Stage, Switch, Unsent};
 use crate::subject;
+use crate::wire::Head;
 
 /// Bits of the number that a connection's messages begin with. Default 40: one restart in ten million meets the ids of the life before, and an id has five bytes.
 const ID_BITS: u32 = 40;
 /// Notes of how many messages had come to an agent by then. Default 64 within the limit of their outcome: it is told at most a 64th late.
 const NOTES: u32 = 64;
+
+thread_local! {
+    // Most messages of a thread have the outside of the one before, and so have most answers.
+    static OUTSIDE: Cell<Option<Arc<Head>>> = const { Cell::new(None) };
+    static ROUND: Cell<Option<Round>> = const { Cell::new(None) };
+}
+
+/// What the last message that a thread answered looked like, and its answer.
+struct Round {
+    port: Weak<Port>,
+    asked: Arc<Head>,
+    answer: Arc<Head>,
+}
 
 pub(crate) struct Port {
     pub(crate) number: u64,
@@ -77,8 +93,7 @@ enum Receiver {
 
 /// A request that waits for its answer.
 struct Waiting {
-    to: Addr,
-    subject: SmolStr,
+    head: Arc<Head>,
     also: Vec<SmolStr>,
     end: Option<Result<Msg, NotDelivered>>,
     asker: Option<Waker>,
@@ -178,7 +193,7 @@ impl Port {
         let reports = self.overdue(now, |msg| msg.undelivered(Reason::NoOutcome, place.clone()));
         // Not under the locks: they may be for this very port.
         for report in reports {
-            self.switch.send_report(report);
+            self.switch.send_report(report, None);
         }
     }
 
@@ -260,6 +275,43 @@ impl Port {
         self.room.notify_waiters();
     }
 
+    /// A message of this connection.
+    pub(crate) fn compose(&self, to: Addr, subject: SmolStr, contents: Contents) -> Msg {
+        let last = OUTSIDE.try_with(Cell::take).ok().flatten();
+        let from_here = |from: &Addr| {
+            let machine = self.switch.named_to(&to);
+            from.net.is_none() && from.machine.as_ref() == machine && from.connection == Some(self.number)
+        };
+        let is_so = |last: &Arc<Head>| last.subject == subject && last.to == to && from_here(&last.from);
+        let head = last.filter(is_so).unwrap_or_else(|| {
+            let machine = self.switch.named_to(&to).cloned();
+            let from = Addr { net: None, machine, connection: Some(self.number) };
+            Arc::new(Head { to, from, subject })
+        });
+        // A thread that ends sends without.
+        let _ = OUTSIDE.try_with(|place| place.set(Some(head.clone())));
+        Msg::with(head, contents)
+    }
+
+    /// The outside of the answer to a message that came to this connection.
+    pub(crate) fn turn_round(self: &Arc<Self>, asked: &Arc<Head>) -> Arc<Head> {
+        let last = ROUND.try_with(Cell::take).ok().flatten();
+        let is_so =
+            |last: &Round| Arc::ptr_eq(&last.asked, asked) && std::ptr::eq(last.port.as_ptr(), &raw const **self);
+        let last = last.filter(is_so).unwrap_or_else(|| {
+            let to = asked.from.clone();
+            let machine = self.switch.named_to(&to).cloned();
+            // A Python directory compares the text by which it addressed us with the text in the answer.
+            let from = Addr { net: asked.to.net.clone(), machine, connection: Some(self.number) };
+            let answer = Arc::new(Head { to, from, subject: asked.subject.clone() });
+            Round { port: Arc::downgrade(self), asked: asked.clone(), answer }
+        });
+        let answer = last.answer.clone();
+        // A thread that ends answers without.
+        let _ = ROUND.try_with(|place| place.set(Some(last)));
+        answer
+    }
+
     /// Fills in id and reply address, and sends.
     pub(crate) fn send(self: &Arc<Self>, msg: Msg) -> Result<i64, Unsent> {
         let id = self.next_id();
@@ -294,7 +346,7 @@ impl Port {
 
     /// Gets ready for the answer to message `id`.
     pub(crate) fn expect(self: &Arc<Self>, id: i64, msg: &Msg, also: Vec<SmolStr>) -> Answer {
-        let waiting = Waiting { to: msg.to.clone(), subject: msg.subject.clone(), also, end: None, asker: None };
+        let waiting = Waiting { head: msg.head().clone(), also, end: None, asker: None };
         self.requests.lock().insert(id, waiting);
         Answer { port: self.clone(), id, is_over: false }
     }
@@ -406,10 +458,12 @@ impl Port {
     /// Ends the requests whose answers would come from what `lost` tells, and says why.
     pub(crate) fn fail_requests(&self, reason: &Reason, place: &str, lost: impl Fn(&Addr) -> bool) {
         let mut askers = Vec::new();
-        for waiting in self.requests.lock().values_mut().filter(|waiting| waiting.end.is_none() && lost(&waiting.to)) {
+        for waiting in
+            self.requests.lock().values_mut().filter(|waiting| waiting.end.is_none() && lost(&waiting.head.to))
+        {
             waiting.end = Some(Err(NotDelivered {
-                to: waiting.to.clone(),
-                subject: waiting.subject.to_string(),
+                to: waiting.head.to.clone(),
+                subject: waiting.head.subject.to_string(),
                 reason: reason.clone(),
                 place: place.into(),
             }));
@@ -562,7 +616,7 @@ impl Drop for Outcome {
 impl Waiting {
     fn takes(&self, subject: &SmolStr) -> bool {
         self.end.is_none()
-            && (*subject == self.subject
+            && (*subject == self.head.subject
                 || self.also.contains(subject)
                 || *subject == subject::MSG_NOT_DELIVERED
                 || *subject == subject::DOES_NOT_UNDERSTAND)
@@ -575,15 +629,16 @@ impl Waiting {
             reason: String,
         }
         let msg = end.map_err(RequestError::NotDelivered)?;
-        if msg.subject == self.subject {
+        if msg.subject == self.head.subject {
             return Ok(msg);
         }
+        let subject = || self.head.subject.to_string();
         if let Some(failure) = msg.not_delivered() {
-            return Err(RequestError::NotDelivered(NotDelivered { subject: self.subject.into(), ..failure }));
+            return Err(RequestError::NotDelivered(NotDelivered { subject: subject(), ..failure }));
         }
         if msg.subject == subject::DOES_NOT_UNDERSTAND {
             let why = msg.meta::<Refusal>().map(|refusal| refusal.reason).unwrap_or_default();
-            return Err(RequestError::NotUnderstood { to: self.to, subject: self.subject.into(), why });
+            return Err(RequestError::NotUnderstood { to: self.head.to.clone(), subject: subject(), why });
         }
         Ok(msg)
     }
@@ -593,7 +648,8 @@ impl Answer {
     /// Ends a request that was waited for long enough.
     pub(crate) fn overdue(self, after: Duration) -> RequestError {
         let waiting = self.port.requests.lock().remove(&self.id);
-        let (to, subject) = waiting.map(|waiting| (waiting.to, waiting.subject.into())).unwrap_or_default();
+        let told = |waiting: Waiting| (waiting.head.to.clone(), waiting.head.subject.to_string());
+        let (to, subject) = waiting.map(told).unwrap_or_default();
         RequestError::TimedOut { to, subject, after }
     }
 }

@@ -11,7 +11,7 @@ use crate::subject;
 use crate::wire::{self, Encoded, Envelope};
 
 /// The version of link frames that this library speaks; peers with another one are spoken to as if they were Python.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 3;
 
 /// What one Rust router tells another when they meet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

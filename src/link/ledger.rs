@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::addr::Endpoint;
-use crate::link::Place;
-use crate::msg::{Debt, Msg};
-use crate::wire::{Block, Encoded, How, Receipt};
+use crate::contents::Contents;
+use crate::msg::{Debts, Msg};
+use crate::wire::{Block, Head, How, Lent, Receipt};
 
 /// Numbers with a known outcome that are kept between those without. Default 1,024, and as many as are open: beyond, the oldest are set apart.
 const GAPS: usize = 1024;
@@ -17,35 +19,153 @@ const GRAIN: Duration = Duration::from_secs(1);
 /// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
 const FRAME: usize = 64 << 10;
 
-/// What is remembered of a message to report its end: its outside, and what is settled with it.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    pub(crate) msg: Msg,
-    /// Counts the message among those to its destination, for as long as it is kept.
-    pub(crate) place: Option<Place>,
-    /// Its sender has been told that its outcome was not known in time.
+/// What is remembered of messages in a row to report their ends: their outsides, which differ by ids that count up, and what is settled with them. A stream costs no more memory than a message.
+pub(crate) struct Run {
+    first: u64,
+    count: u64,
+    head: Arc<Head>,
+    /// Those of the first.
+    id: Option<i64>,
+    reply_to: Option<i64>,
+    pub(crate) debts: Debts,
+    places: Option<Places>,
+    /// Their senders have been told that their outcome was not known in time.
     pub(crate) told: bool,
+}
+
+/// Places among the messages to one destination, which count for as long as this is kept.
+pub(crate) struct Places {
+    counter: Arc<AtomicUsize>,
+    taken: usize,
+}
+
+/// How a message is counted among those to its destination.
+pub(crate) enum Seat {
+    /// It is not.
+    None,
+    /// As the message before.
+    Same,
+    Own(Places),
 }
 
 /// A message to be numbered.
 pub(crate) struct Message<'a> {
     pub(crate) msg: Msg,
-    pub(crate) contents: Encoded,
+    pub(crate) contents: Lent<'a>,
     /// Where answers go, if it does not say so itself.
     pub(crate) net: Option<&'a Endpoint>,
-    pub(crate) place: Option<Place>,
+    pub(crate) seat: Seat,
     /// What it takes of the link's room.
     pub(crate) size: usize,
     /// When it was taken.
     pub(crate) since: Instant,
 }
 
-impl Ticket {
-    #[inline]
-    pub(crate) fn new(mut msg: Msg, place: Option<Place>) -> Self {
-        msg.empty();
-        Self { msg, place, told: false }
+impl Places {
+    /// One more that `counter` counts.
+    pub(crate) fn one(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self { counter: counter.clone(), taken: 1 }
     }
+
+    /// How many are taken at the destination, by all.
+    pub(crate) fn taken_by_all(&self) -> usize {
+        self.counter.load(Ordering::Relaxed)
+    }
+
+    /// Whether `seat` can be counted with these.
+    fn are_those_of(&self, seat: &Seat) -> bool {
+        match seat {
+            Seat::None => false,
+            Seat::Same => true,
+            Seat::Own(own) => Arc::ptr_eq(&own.counter, &self.counter),
+        }
+    }
+
+    fn add(&mut self, seat: Seat) {
+        match seat {
+            Seat::None => {}
+            Seat::Same => {
+                self.counter.fetch_add(1, Ordering::Relaxed);
+                self.taken += 1;
+            }
+            Seat::Own(mut own) => self.taken += mem::take(&mut own.taken),
+        }
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.taken, Ordering::Relaxed);
+    }
+}
+
+impl Run {
+    fn new(first: u64, msg: &mut Msg, places: Option<Places>) -> Self {
+        let debts = Debts::of(mem::take(&mut msg.debt));
+        let (head, id, reply_to) = (msg.head().clone(), msg.id, msg.reply_to);
+        Self { first, count: 1, head, id, reply_to, debts, places, told: false }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+
+    /// The number after the last.
+    fn upto(&self) -> u64 {
+        self.first + self.count
+    }
+
+    /// Whether the message of this number can be remembered with these; if so, what is owed for it is.
+    fn takes(&mut self, number: u64, msg: &mut Msg, seat: &Seat) -> bool {
+        self.upto() == number
+            && Arc::ptr_eq(&self.head, msg.head())
+            && !self.told
+            && self.id.is_some()
+            && further(self.id, self.count) == msg.id
+            && further(self.reply_to, self.count) == msg.reply_to
+            && self.places.as_ref().map_or(matches!(seat, Seat::None), |places| places.are_those_of(seat))
+            && self.debts.add(&mut msg.debt)
+    }
+
+    /// Takes the first so many out.
+    fn split_off_first(&mut self, count: u64) -> Self {
+        let &mut Self { first, id, reply_to, told, .. } = self;
+        let (head, debts) = (self.head.clone(), self.debts.split_off_first(count));
+        let places = self.places.as_mut().map(|places| {
+            let taken = places.taken.min(usize::try_from(count).unwrap_or(usize::MAX));
+            places.taken -= taken;
+            Places { counter: places.counter.clone(), taken }
+        });
+        self.first += count;
+        self.count -= count;
+        (self.id, self.reply_to) = (further(id, count), further(reply_to, count));
+        Self { first, count, head, id, reply_to, debts, places, told }
+    }
+
+    /// The outside of each.
+    fn outsides(&self) -> impl Iterator<Item = Msg> {
+        (0..self.count).map(|nth| {
+            let mut msg = Msg::with(self.head.clone(), Contents::null());
+            (msg.id, msg.reply_to) = (further(self.id, nth), further(self.reply_to, nth));
+            msg
+        })
+    }
+
+    /// Each with what is settled with it.
+    pub(crate) fn messages(mut self) -> Vec<Msg> {
+        let outsides: Vec<Msg> = self.outsides().collect();
+        let owing = |mut msg: Msg| {
+            msg.debt = self.debts.split_off_first(1).into_one();
+            msg
+        };
+        outsides.into_iter().map(owing).collect()
+    }
+}
+
+/// The id so many messages after `id`.
+fn further(id: Option<i64>, count: u64) -> Option<i64> {
+    id.map(|id| id.wrapping_add_unsigned(count))
 }
 
 /// A frame's worth of messages that the peer has not accepted.
@@ -69,12 +189,12 @@ pub(crate) struct Ledger {
     sent: usize,
     /// Messages whose outcome is not known.
     open: usize,
-    /// Those that are held for so long that they are set apart: all of them older than `oldest`.
-    held: BTreeMap<u64, Ticket>,
-    /// The number of the oldest of `tickets`.
-    oldest: u64,
-    /// Absent where the outcome is known and an older one's is not.
-    tickets: VecDeque<Option<Ticket>>,
+    /// Those that are held for so long, or between others, that they are set apart, by their first.
+    held: BTreeMap<u64, Run>,
+    /// The others, oldest first, with the number after the last of each; absent where the outcome is known and an older one's is not.
+    runs: VecDeque<(u64, Option<Run>)>,
+    /// So many of them are there.
+    live: usize,
     /// When messages were booked: a time, and the number after the last of those that share it.
     booked: VecDeque<(Instant, u64)>,
     /// The version of the last receipt.
@@ -89,16 +209,18 @@ pub(crate) struct Ledger {
 #[derive(Default)]
 pub(crate) struct News {
     /// What is settled and somebody waits for, and whether a handler was called with it.
-    pub(crate) settled: Vec<(Debt, bool)>,
+    pub(crate) settled: Vec<(Debts, bool)>,
     /// What the peer could not read.
-    pub(crate) unread: Vec<Ticket>,
+    pub(crate) unread: Vec<Run>,
     /// What no handler was called with, and whose report may be lost.
-    pub(crate) unreported: Vec<Ticket>,
+    pub(crate) unreported: Vec<Run>,
 }
 
 /// How a message ended that was still open at the end of its session.
 pub(crate) struct Open {
-    pub(crate) ticket: Ticket,
+    pub(crate) msg: Msg,
+    /// Its sender has been told that its outcome was not known in time.
+    pub(crate) told: bool,
     /// The peer may have had it.
     pub(crate) tried: bool,
 }
@@ -181,9 +303,15 @@ impl Ledger {
     }
 
     /// Numbers a message that was handed to the transport alone, and keeps nothing but who sent it.
-    pub(crate) fn remember(&mut self, ticket: Ticket, since: Instant) {
-        self.number(ticket, since);
+    pub(crate) fn remember(&mut self, msg: Msg, since: Instant) {
+        self.number(msg, Seat::None, since);
         self.forgotten = self.next;
+    }
+
+    /// The places at the destination of the last message, if it has the same outside and was counted.
+    pub(crate) fn places_of_last(&self, head: &Arc<Head>) -> Option<&Places> {
+        let (_, run) = self.runs.back()?;
+        run.as_ref().filter(|run| Arc::ptr_eq(&run.head, head))?.places.as_ref()
     }
 
     /// Something was sent that the peer may not have, and that cannot be sent again.
@@ -192,32 +320,51 @@ impl Ledger {
     }
 
     /// Numbers a message and keeps it, to be sent with others.
-    pub(crate) fn add(&mut self, Message { msg, contents, net, place, size, since }: Message<'_>) {
+    pub(crate) fn add(&mut self, Message { msg, contents, net, seat, size, since }: Message<'_>) {
         let is_open =
             |flight: &Flight| !flight.tried && flight.block.size() + size <= FRAME && flight.block.has_names_for(4);
         if self.sent == self.flights.len() || !self.flights.back().is_some_and(is_open) {
             self.open_flight();
         }
         let Some(flight) = self.flights.back_mut() else { return };
-        flight.block.add(msg.parts(&contents), net);
+        flight.block.add(msg.parts(contents), net);
         flight.size += size;
-        self.number(Ticket::new(msg, place), since);
+        self.number(msg, seat, since);
     }
 
-    #[inline]
-    fn number(&mut self, ticket: Ticket, since: Instant) {
+    fn number(&mut self, mut msg: Msg, seat: Seat, since: Instant) {
+        let number = self.next;
         self.next += 1;
+        self.open += 1;
+        let last = self.runs.back_mut().and_then(|(upto, run)| Some((upto, run.as_mut()?)));
         match self.booked.back_mut() {
-            Some((first, next)) if since < *first + GRAIN => *next = self.next,
+            Some((first, next)) if since < *first + GRAIN => {
+                *next = self.next;
+                if let Some((upto, run)) = last
+                    && run.takes(number, &mut msg, &seat)
+                {
+                    run.count += 1;
+                    if let Some(places) = &mut run.places {
+                        places.add(seat);
+                    }
+                    *upto = self.next;
+                    return;
+                }
+            }
+            // Those in a row share a deadline.
             _ => self.booked.push_back((since, self.next)),
         }
-        self.open += 1;
-        self.tickets.push_back(Some(ticket));
+        let places = match seat {
+            Seat::None => None,
+            Seat::Same => self.places_of_last(msg.head()).map(|places| Places::one(&places.counter)),
+            Seat::Own(places) => Some(places),
+        };
+        self.live += 1;
+        self.runs.push_back((self.next, Some(Run::new(number, &mut msg, places))));
     }
 
     fn open_flight(&mut self) {
-        let mut block = mem::take(&mut self.spare);
-        block.clear();
+        let block = mem::take(&mut self.spare);
         self.flights.push_back(Flight { first: self.next, block, size: 0, tried: false });
     }
 
@@ -237,8 +384,8 @@ impl Ledger {
 
     /// The peer may never say what it has: what was sent to it keeps no room from others any more. Answers with the bytes that are free now.
     pub(crate) fn lighten(&mut self) -> usize {
-        for ticket in self.held.values_mut().chain(self.tickets.iter_mut().flatten()) {
-            ticket.place = None;
+        for run in self.held.values_mut().chain(self.runs.iter_mut().filter_map(|(_, run)| run.as_mut())) {
+            run.places = None;
         }
         self.flights.iter_mut().map(|flight| mem::take(&mut flight.size)).sum()
     }
@@ -249,25 +396,25 @@ impl Ledger {
         self.accepted = self.accepted.max(receipt.accepted);
         self.heard = self.heard.max(receipt.version);
         // Where nobody waits for the outcome of its own message, there is nothing to tell.
-        let told = |settled: &mut Vec<_>, ticket: &mut Option<Ticket>, handled| {
-            if let Some(ticket) = ticket.as_mut().filter(|ticket| ticket.msg.debt.is_owed()) {
-                settled.push((mem::take(&mut ticket.msg.debt), handled));
+        let told = |settled: &mut Vec<_>, run: Run, handled| {
+            if run.debts.is_owed() {
+                settled.push((run.debts, handled));
             }
         };
         for failed in &receipt.failed {
             match failed.how {
                 How::Reported => {
-                    self.settle(failed.from, failed.upto, |ticket| told(&mut news.settled, ticket, false));
+                    self.settle(failed.from, failed.upto, |run| told(&mut news.settled, run, false));
                 }
-                How::Unread => self.settle(failed.from, failed.upto, |ticket| news.unread.extend(ticket.take())),
+                How::Unread => self.settle(failed.from, failed.upto, |run| news.unread.push(run)),
                 How::Unreported => {
-                    self.settle(failed.from, failed.upto, |ticket| news.unreported.extend(ticket.take()));
+                    self.settle(failed.from, failed.upto, |run| news.unreported.push(run));
                 }
             }
         }
         let ranges = receipt.beyond.iter().copied();
         for (from, upto) in std::iter::once((0, receipt.settled)).chain(ranges) {
-            self.settle(from, upto, |ticket| told(&mut news.settled, ticket, true));
+            self.settle(from, upto, |run| told(&mut news.settled, run, true));
         }
         self.trim();
         freed
@@ -278,28 +425,58 @@ impl Ledger {
         while let Some(flight) = self.flights.pop_front_if(|flight| flight.first + flight.block.len() as u64 <= upto) {
             freed += flight.size;
             self.sent = self.sent.saturating_sub(1);
-            self.spare = flight.block;
+            self.spare = flight.block.emptied();
         }
         freed
     }
 
     /// Numbers that are settled already, and beyond the last, are a forger's or a repetition.
-    fn settle(&mut self, from: u64, upto: u64, mut settled: impl FnMut(&mut Option<Ticket>)) {
-        while let Some((&number, _)) = self.held.range(from..upto.max(from)).next() {
-            self.open -= 1;
-            settled(&mut self.held.remove(&number));
+    fn settle(&mut self, from: u64, upto: u64, mut settled: impl FnMut(Run)) {
+        if from >= upto {
+            return;
         }
-        let index = |number: u64| {
-            usize::try_from(number.saturating_sub(self.oldest)).unwrap_or(usize::MAX).min(self.tickets.len())
-        };
-        let range = index(from)..index(upto).max(index(from));
-        for place in self.tickets.range_mut(range) {
-            // Where it is: a ticket is too large to be moved about.
-            if place.is_some() {
-                self.open -= 1;
-                settled(place);
-                *place = None;
+        if !self.held.is_empty() {
+            self.settle_held(from, upto, &mut settled);
+        }
+        let at = self.runs.partition_point(|(end, _)| *end <= from);
+        for (end, place) in self.runs.range_mut(at..) {
+            match place {
+                Some(run) if run.first >= upto => break,
+                Some(run) => {
+                    if run.first < from {
+                        let before = run.split_off_first(from - run.first);
+                        self.held.insert(before.first, before);
+                    }
+                    let part =
+                        if run.upto() > upto { Some(run.split_off_first(upto - run.first)) } else { place.take() };
+                    self.live -= usize::from(place.is_none());
+                    if let Some(part) = part {
+                        self.open -= part.len();
+                        settled(part);
+                    }
+                }
+                None if *end >= upto => break,
+                None => {}
             }
+        }
+    }
+
+    fn settle_held(&mut self, from: u64, upto: u64, settled: &mut impl FnMut(Run)) {
+        let before = self.held.range(..from).next_back().filter(|(_, run)| run.upto() > from).map(|(first, _)| *first);
+        let first = |ledger: &Self| ledger.held.range(from..upto).next().map(|(first, _)| *first);
+        let mut next = before.or_else(|| first(self));
+        while let Some(mut run) = next.and_then(|first| self.held.remove(&first)) {
+            if run.first < from {
+                let before = run.split_off_first(from - run.first);
+                self.held.insert(before.first, before);
+            }
+            if run.upto() > upto {
+                let part = run.split_off_first(upto - run.first);
+                self.held.insert(run.first, mem::replace(&mut run, part));
+            }
+            self.open -= run.len();
+            settled(run);
+            next = first(self);
         }
     }
 
@@ -309,18 +486,17 @@ impl Ledger {
         while let Some((_, number)) = self.booked.pop_front_if(|(at, _)| *at <= since) {
             upto = number;
         }
-        let recent = (self.oldest..upto).zip(self.tickets.iter_mut()).filter_map(|(_, ticket)| ticket.as_mut());
-        let held = self.held.range_mut(..upto).map(|(_, ticket)| ticket);
-        let due = held.chain(recent).filter(|ticket| !ticket.told && !ticket.msg.debt.is_elsewhere());
-        due.map(|ticket| {
-            ticket.told = true;
-            ticket.msg.outside()
-        })
-        .collect()
+        // Those in a row share a deadline.
+        let recent = self.runs.iter_mut().filter_map(|(_, run)| run.as_mut()).take_while(|run| run.first < upto);
+        let held = self.held.range_mut(..upto).map(|(_, run)| run);
+        let mut due: Vec<_> = held.chain(recent).filter(|run| !run.told && !run.debts.is_elsewhere()).collect();
+        due.sort_unstable_by_key(|run| run.first);
+        due.iter_mut().for_each(|run| run.told = true);
+        due.iter().flat_map(|run| run.outsides()).collect()
     }
 
     /// Lets go of the messages that have waited for their outcome since `since` or longer: nobody will tell it.
-    pub(crate) fn forget(&mut self, since: Instant) -> Vec<Ticket> {
+    pub(crate) fn forget(&mut self, since: Instant) -> Vec<Run> {
         let mut upto = 0;
         while let Some((_, number)) = self.booked.pop_front_if(|(at, _)| *at <= since) {
             upto = number;
@@ -328,44 +504,48 @@ impl Ledger {
         self.forget_below(upto)
     }
 
-    /// The same for the oldest, so that no more than so many are left.
-    pub(crate) fn forget_beyond(&mut self, most: usize) -> Vec<Ticket> {
-        if self.open <= most { Vec::new() } else { self.forget_below(self.oldest + 1) }
+    /// The same for the oldest, if there are more than so many.
+    pub(crate) fn forget_beyond(&mut self, most: usize) -> Vec<Run> {
+        if self.open <= most {
+            return Vec::new();
+        }
+        let recent = self.runs.iter().find_map(|(_, run)| run.as_ref()).map(|run| run.first);
+        let oldest = self.held.keys().next().copied().into_iter().chain(recent).min();
+        self.forget_below(oldest.map_or(0, |oldest| oldest + 1))
     }
 
-    fn forget_below(&mut self, upto: u64) -> Vec<Ticket> {
+    fn forget_below(&mut self, upto: u64) -> Vec<Run> {
         let mut forgotten = Vec::new();
-        self.settle(0, upto, |ticket| forgotten.extend(ticket.take()));
+        self.settle(0, upto, |run| forgotten.push(run));
         self.trim();
         forgotten
     }
 
     /// Settles the message of a connection that was answered.
-    pub(crate) fn answered(&mut self, connection: Option<u64>, id: i64) -> Option<Debt> {
-        let is_it = |ticket: &Ticket| ticket.msg.id == Some(id) && ticket.msg.from.connection == connection;
-        let held = self.held.iter().find(|(_, ticket)| is_it(ticket)).map(|(number, _)| *number);
-        let ticket = match held {
-            Some(number) => self.held.remove(&number),
-            None => self.tickets.iter_mut().find(|ticket| ticket.as_ref().is_some_and(is_it))?.take(),
+    pub(crate) fn answered(&mut self, connection: Option<u64>, id: i64) -> Option<Debts> {
+        let number = |run: &Run| {
+            let nth = u64::try_from(id.checked_sub(run.id?)?).ok()?;
+            (run.head.from.connection == connection && nth < run.count).then(|| run.first + nth)
         };
-        self.open -= usize::from(ticket.is_some());
+        let mut runs = self.held.values().chain(self.runs.iter().filter_map(|(_, run)| run.as_ref()));
+        let number = runs.find_map(number)?;
+        let mut answered = None;
+        self.settle(number, number + 1, |run| answered = Some(run.debts));
         self.trim();
-        ticket.map(|mut ticket| mem::take(&mut ticket.msg.debt))
+        answered
     }
 
-    /// Lets go of tickets up to the oldest whose outcome is not known; of that, too, if it would keep many known ones.
+    /// Lets go of what is known up to the oldest whose outcome is not; of that, too, if it would keep much that is known.
     fn trim(&mut self) {
-        let most = GAPS + 2 * (self.open - self.held.len());
+        let most = GAPS + 2 * self.live;
         loop {
-            let known = self.tickets.iter().take_while(|ticket| ticket.is_none()).count();
-            self.tickets.drain(..known);
-            self.oldest += known as u64;
-            if self.tickets.len() <= most {
+            while self.runs.pop_front_if(|(_, run)| run.is_none()).is_some() {}
+            if self.runs.len() <= most {
                 break;
             }
-            let ticket = self.tickets.pop_front().flatten();
-            self.held.extend(ticket.map(|ticket| (self.oldest, ticket)));
-            self.oldest += 1;
+            let run = self.runs.pop_front().and_then(|(_, run)| run);
+            self.live -= 1;
+            self.held.extend(run.map(|run| (run.first, run)));
         }
         if self.open == 0 {
             self.booked.clear();
@@ -381,11 +561,16 @@ impl Ledger {
             .filter(|flight| !flight.tried)
             .map(|flight| flight.first..flight.first + flight.block.len() as u64)
             .collect();
-        let numbered = (self.oldest..).zip(mem::take(&mut self.tickets));
-        let recent = numbered.filter_map(|(number, ticket)| Some((number, ticket?)));
-        let open = mem::take(&mut self.held).into_iter().chain(recent).map(|(number, ticket)| {
+        let recent = mem::take(&mut self.runs).into_iter().filter_map(|(_, run)| run);
+        let mut runs: Vec<Run> = mem::take(&mut self.held).into_values().chain(recent).collect();
+        runs.sort_unstable_by_key(|run| run.first);
+        let open = runs.into_iter().flat_map(|run| {
+            let (told, first) = (run.told, run.first);
+            (first..).zip(run.messages()).map(move |(number, msg)| (number, msg, told))
+        });
+        let open = open.map(|(number, msg, told)| {
             let tried = !untried.iter().any(|range| range.contains(&number));
-            Open { ticket, tried }
+            Open { msg, told, tried }
         });
         let open = open.collect();
         *self = Self::default();
@@ -395,12 +580,15 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::addr::Addr;
-    use crate::wire::Failed;
+    use crate::msg::Debt;
+    use crate::wire::{Encoded, Failed};
 
-    fn msg(debt: Debt) -> Msg {
-        let mut msg = Msg::new(Addr::default(), "S", crate::Contents::null());
+    fn msg(debt: Debt, connection: u64) -> Msg {
+        let mut msg = Msg::new(Addr::local(connection), "S", Contents::null());
         msg.debt = debt;
         msg
     }
@@ -415,8 +603,9 @@ mod tests {
     /// Books so many messages of 10 bytes, and sends them.
     fn book(ledger: &mut Ledger, count: usize, sent: bool, since: Instant) {
         for _ in 0..count {
-            let msg = msg(Debt::to(std::sync::Arc::new(Waits), 0));
-            ledger.add(Message { msg, contents: Encoded::null(), net: None, place: None, size: 10, since });
+            let msg = msg(Debt::to(Arc::new(Waits), 0), 3);
+            let contents = Encoded::null();
+            ledger.add(Message { msg, contents: contents.lend(), net: None, seat: Seat::None, size: 10, since });
         }
         if sent {
             ledger.launch();
@@ -500,7 +689,7 @@ mod tests {
             ledger.receive(&receipt(number + 1, 0, &[(2, number + 1)]), &mut news);
             assert_eq!(ledger.open(), 2);
         }
-        assert!(ledger.tickets.len() <= GAPS + 4, "{}", ledger.tickets.len());
+        assert!(ledger.runs.len() <= GAPS + 4, "{}", ledger.runs.len());
         assert_eq!(news.settled.len(), 100_000 - 2);
         ledger.receive(&receipt(100_000, 1, &[(2, 100_000)]), &mut news);
         assert_eq!((news.settled.len(), ledger.open()), (100_000 - 1, 1));
@@ -517,5 +706,106 @@ mod tests {
         assert_eq!(ledger.receive(&wild, &mut news), 10);
         assert_eq!(news.settled.len(), 1);
         assert_eq!(ledger.receive(&wild, &mut news), 0);
+    }
+
+    /// Notes what messages came to, by their number: whether a handler was called.
+    #[derive(Default)]
+    struct Notes(parking_lot::Mutex<BTreeMap<u64, Vec<bool>>>);
+
+    impl crate::msg::Creditor for Notes {
+        fn settle(&self, number: u64, handled: bool) {
+            self.0.lock().entry(number).or_default().push(handled);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// So many messages in a row, of one of three senders.
+        Book(usize, usize),
+        /// The one of this number and as many as said after it have come to their end.
+        Settle(u64, u64, How),
+        /// All below this number.
+        Below(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let how = proptest::sample::select(vec![How::Reported, How::Unread, How::Unreported]);
+        prop_oneof![
+            (0..3_usize, 1..9_usize).prop_map(|(sender, count)| Step::Book(sender, count)),
+            (0..80_u64, 0..9_u64, how).prop_map(|(from, count, how)| Step::Settle(from, from + count, how)),
+            (0..80_u64).prop_map(Step::Below),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn messages_in_a_row_end_as_they_would_one_by_one(steps in proptest::collection::vec(step(), 0..30)) {
+            let notes = Arc::new(Notes::default());
+            let heads: Vec<_> = (1..4).map(|number| msg(Debt::NONE, number)).collect();
+            let (mut ledger, contents, since) = (Ledger::default(), Encoded::null(), Instant::now());
+            let counter = Arc::new(AtomicUsize::new(0));
+            let mut next = [100, 200, 300];
+            // By number: whose it is, and how it ended.
+            let mut booked: Vec<(i64, Option<Option<bool>>)> = Vec::new();
+            let mut back = BTreeMap::new();
+            for step in steps {
+                let mut receipt = receipt(0, 0, &[]);
+                let range = match step {
+                    Step::Book(sender, count) => {
+                        for _ in 0..count {
+                            let mut msg = Msg::with(heads[sender].head().clone(), Contents::null());
+                            msg.id = Some(next[sender]);
+                            msg.debt = Debt::to(notes.clone(), booked.len() as u64);
+                            booked.push((next[sender], None));
+                            next[sender] += 1;
+                            let seat = if ledger.places_of_last(msg.head()).is_some() { Seat::Same } else { Seat::Own(Places::one(&counter)) };
+                            ledger.add(Message { msg, contents: contents.lend(), net: None, seat, size: 1, since });
+                        }
+                        continue;
+                    }
+                    Step::Settle(from, upto, how) => {
+                        receipt.failed.push(Failed { from, upto, how });
+                        from..upto
+                    }
+                    Step::Below(upto) => {
+                        receipt.settled = upto;
+                        0..upto
+                    }
+                };
+                let how = receipt.failed.first().map(|failed| failed.how);
+                for number in range {
+                    if let Some((_, end @ None)) = booked.get_mut(usize::try_from(number).unwrap()) {
+                        *end = Some(match how {
+                            None => Some(true),
+                            Some(How::Reported) => Some(false),
+                            Some(_) => None,
+                        });
+                    }
+                }
+                let mut news = News::default();
+                ledger.receive(&receipt, &mut news);
+                news.settled.into_iter().for_each(|(debts, handled)| debts.settle(handled));
+                for msg in news.unread.into_iter().chain(news.unreported).flat_map(Run::messages) {
+                    prop_assert_eq!(back.insert(msg.id, ()), None);
+                }
+                let open = booked.iter().filter(|(_, end)| end.is_none()).count();
+                prop_assert_eq!((ledger.open(), counter.load(Ordering::Relaxed)), (open, open));
+                let live = ledger.runs.iter().filter(|(_, run)| run.is_some()).count();
+                prop_assert_eq!(ledger.live, live);
+            }
+            let told = notes.0.lock().clone();
+            for (number, (id, end)) in booked.iter().enumerate() {
+                let came = told.get(&(number as u64)).cloned().unwrap_or_default();
+                match end {
+                    None => prop_assert!(came.is_empty()),
+                    Some(Some(handled)) => prop_assert_eq!(came, vec![*handled]),
+                    Some(None) => prop_assert!(back.contains_key(&Some(*id)), "{} has not come back", id),
+                }
+            }
+            let left: Vec<_> = ledger.end().0.iter().map(|open| open.msg.id).collect();
+            let open: Vec<_> = booked.iter().filter(|(_, end)| end.is_none()).map(|(id, _)| Some(*id)).collect();
+            prop_assert_eq!(left, open);
+        }
     }
 }

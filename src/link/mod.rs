@@ -20,6 +20,7 @@ pub(crate) mod ledger;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,12 +29,12 @@ use parking_lot::Mutex;
 use crate::addr::{Addr, Endpoint, Scheme};
 use crate::failure::Reason;
 use crate::hash::Seeded;
-use crate::msg::{Debt, Msg};
+use crate::msg::{Debts, Msg};
 use crate::transport::{DialError, PipeId};
-use crate::wire::{self, Block, Encoded, Envelope, FrameKind, Mood, Profile, Receipt};
+use crate::wire::{self, Block, Encoded, Envelope, FrameKind, Lent, Mood, Profile, Receipt};
 use hello::{Greeting, Hello, VERSION};
 use inflow::Inflow;
-use ledger::{Ledger, Message, News, Ticket};
+use ledger::{Ledger, Message, News, Places, Run, Seat};
 
 /// How long an acknowledgement waits for a frame to travel with. Default 5 ms: a reply is usually faster, and the window is far from full by then.
 const ACK_DELAY: Duration = Duration::from_millis(5);
@@ -85,9 +86,6 @@ fn note(inflows: &mut Inflows, session: u64, inflow: &Arc<Mutex<Inflow>>) {
     }
 }
 
-/// A place among the messages to one destination, which counts for as long as it is kept.
-pub(crate) type Place = Arc<()>;
-
 /// What the owner of a link has to do, in this order.
 #[derive(Debug)]
 pub(crate) enum Act {
@@ -100,9 +98,9 @@ pub(crate) enum Act {
     /// End every pipe that this life of the peer made: if it lives after all, it comes back and introduces itself anew. What it was to be told about its messages may be lost.
     Abandon(u64),
     /// Tell the sender of a message that it was not delivered.
-    Lost(Ticket, Reason),
-    /// A message has come to its end where it went: whether a handler was called with it. If not, its sender is told in a report from there.
-    Settled(Debt, bool),
+    Lost(Msg, Reason),
+    /// Messages have come to their end where they went: whether a handler was called with them. If not, their sender is told in a report from there.
+    Settled(Debts, bool),
     /// Tell the sender of a message that its outcome was not known in time.
     Overdue(Msg),
     /// The peer is a Rust router of this incarnation, and reachable.
@@ -167,8 +165,8 @@ pub(crate) struct Link {
     tokens: u64,
     session: u64,
     queue: VecDeque<Queued>,
-    /// By destination, as seen from the peer.
-    places: HashMap<Addr, Place, Seeded>,
+    /// How many are on their way to each destination, as seen from the peer.
+    places: HashMap<Addr, Arc<AtomicUsize>, Seeded>,
     ledger: Ledger,
     held: usize,
     /// Sessions of the peer about which there is news to tell.
@@ -236,7 +234,7 @@ enum Peer {
 struct Queued {
     msg: Msg,
     contents: Encoded,
-    place: Option<Place>,
+    places: Option<Places>,
     since: Instant,
     size: usize,
     /// Why it cannot go to a Python router; not asked where the peer is known.
@@ -346,46 +344,51 @@ impl Link {
         }
     }
 
-    /// Takes a message, and dials if need be. It stays where it is if it is too large, unreadable for a known Python peer, or for want of room.
-    pub(crate) fn push(
-        &mut self,
-        message: &mut Option<Msg>,
-        contents: &mut Encoded,
-        now: Instant,
-        acts: &mut Vec<Act>,
-    ) -> Result<(), NotTaken> {
+    /// Takes a message, to [go on](Self::go_on) when others have been taken, too. It stays where it is if it is too large, unreadable for a known Python peer, or for want of room.
+    pub(crate) fn take(&mut self, message: &mut Option<Msg>, contents: Lent<'_>, now: Instant) -> Result<(), NotTaken> {
         let Some(msg) = message else { return Ok(()) };
         let refused = |reason| Err(NotTaken { reason, full: false });
-        let size = size_of(msg, contents);
+        let size = size_of(msg, contents.wire_len());
         if let Err((reason, full)) = self.admit(size, msg.is_reply()) {
             return Err(NotTaken { reason, full });
         }
         if self.mood.closing && !msg.is_reply() {
             return refused(Reason::ShuttingDown);
         }
-        let rust_only = if self.may_be_python() { self.barrier(msg, contents) } else { None };
+        let rust_only = if self.may_be_python() { self.barrier(msg, &contents.to_owned()) } else { None };
         if let (Peer::Python { .. }, Some(reason)) = (self.peer, &rust_only) {
             return refused(reason.clone());
         }
-        let counts = !msg.is_reply() && !msg.debt.is_elsewhere();
-        let place = if counts { self.place(&msg.to) } else { None };
-        if counts && place.is_none() {
+        let Some(seat) = self.seat(msg) else {
             return Err(NotTaken { reason: Reason::MailboxFull, full: true });
-        }
+        };
         self.held += size;
         let Some(msg) = message.take() else { return Ok(()) };
-        let contents = mem::replace(contents, Encoded::null());
         match &self.pipe {
             // Laid out by who sends it, not by who next sees the pipe free.
-            Pipe::Open(open) if self.queue.is_empty() && !self.may_be_python() => {
+            Pipe::Open(open) if self.lays_out() => {
                 let net = open.way.answers_to();
-                self.ledger.add(Message { msg, contents, net, place, size, since: now });
+                self.ledger.add(Message { msg, contents, net, seat, size, since: now });
             }
-            _ => self.queue.push_back(Queued { msg, contents, place, since: now, size, rust_only }),
+            _ => {
+                let places = if let Seat::Own(places) = seat { Some(places) } else { None };
+                let contents = contents.to_owned();
+                let msg = msg.without_contents();
+                self.queue.push_back(Queued { msg, contents, places, since: now, size, rust_only });
+            }
         }
+        Ok(())
+    }
+
+    /// What is taken goes into a frame at once.
+    fn lays_out(&self) -> bool {
+        matches!(self.pipe, Pipe::Open(_)) && self.queue.is_empty() && !self.may_be_python()
+    }
+
+    /// Dials if need be, and sends what can be sent.
+    pub(crate) fn go_on(&mut self, now: Instant, acts: &mut Vec<Act>) {
         self.connect(now, acts);
         self.pump(now, acts);
-        Ok(())
     }
 
     /// Dials without a message, to learn who is there.
@@ -583,10 +586,10 @@ impl Link {
             // The peer keeps them until it knows that they were heard of.
             self.ack_due.get_or_insert(now + ACK_DELAY);
         }
-        let unread = |ticket| Act::Lost(ticket, Reason::NotEncodable("the other router could not read it".into()));
-        acts.extend(news.unread.into_iter().map(unread));
-        acts.extend(news.unreported.into_iter().map(|ticket| ended(ticket, Reason::PeerLost)));
-        acts.extend(news.settled.into_iter().map(|(debt, handled)| Act::Settled(debt, handled)));
+        let unread = |msg| Act::Lost(msg, Reason::NotEncodable("the other router could not read it".into()));
+        acts.extend(news.unread.into_iter().flat_map(Run::messages).map(unread));
+        news.unreported.into_iter().for_each(|run| ended(run, &Reason::PeerLost, acts));
+        acts.extend(news.settled.into_iter().map(|(debts, handled)| Act::Settled(debts, handled)));
         self.pump(now, acts);
     }
 
@@ -611,7 +614,7 @@ impl Link {
                 };
         }
         if self.may_be_python() {
-            acts.extend(self.ledger.answered(connection, id).map(|debt| Act::Settled(debt, true)));
+            acts.extend(self.ledger.answered(connection, id).map(|debts| Act::Settled(debts, true)));
         }
         if is_python {
             self.show_python(acts);
@@ -676,7 +679,7 @@ impl Link {
         }
         acts.extend(self.incarnation().map(Act::Abandon));
         self.restart(&reason, acts);
-        acts.extend(self.queue.drain(..).map(|queued| Act::Lost(queued.ticket(), reason.clone())));
+        acts.extend(self.queue.drain(..).map(|queued| Act::Lost(queued.msg, reason.clone())));
         self.held = 0;
         self.peer = Peer::Unknown;
         self.mood = Mood::default();
@@ -708,20 +711,29 @@ impl Link {
         Ok(())
     }
 
-    /// A place for one more message to `to`, if there are not as many on their way as may be: an agent that is slower than its senders makes them wait, and nobody else.
-    fn place(&mut self, to: &Addr) -> Option<Place> {
+    /// How a message is counted at its destination, if there are not as many on their way there as may be: an agent that is slower than its senders makes them wait, and nobody else.
+    fn seat(&mut self, msg: &Msg) -> Option<Seat> {
+        if msg.is_reply() || msg.debt.is_elsewhere() {
+            return Some(Seat::None);
+        }
         let ahead = match self.peer {
             Peer::Rust { mailbox, .. } => self.me.ahead.min(mailbox / 2).max(1),
             Peer::Unknown | Peer::Python { .. } => self.me.ahead,
         };
+        if self.lays_out()
+            && let Some(places) = self.ledger.places_of_last(msg.head())
+        {
+            return (places.taken_by_all() < ahead).then_some(Seat::Same);
+        }
         let beyond =
             |endpoint: &Option<Endpoint>| endpoint.as_ref().filter(|endpoint| **endpoint != self.name).cloned();
-        let to = Addr { net: beyond(&to.net), machine: beyond(&to.machine), connection: to.connection };
+        let Addr { net, machine, connection } = &msg.to;
+        let to = Addr { net: beyond(net), machine: beyond(machine), connection: *connection };
         if self.places.len() == self.places.capacity() {
-            self.places.retain(|_, place| Arc::strong_count(place) > 1);
+            self.places.retain(|_, places| places.load(Ordering::Relaxed) > 0);
         }
-        let place = self.places.entry(to).or_default();
-        (Arc::strong_count(place) <= ahead).then(|| place.clone())
+        let places = self.places.entry(to).or_default();
+        (places.load(Ordering::Relaxed) < ahead).then(|| Seat::Own(Places::one(places)))
     }
 
     /// Why a message cannot go to a Python router, if so.
@@ -781,7 +793,7 @@ impl Link {
         for queued in queue {
             self.held -= queued.size;
             let reason = reason(&queued);
-            acts.push(Act::Lost(queued.ticket(), reason));
+            acts.push(Act::Lost(queued.msg, reason));
         }
     }
 
@@ -824,7 +836,7 @@ impl Link {
         let (open, freed) = self.ledger.end();
         self.held -= freed;
         self.session = scramble(self.session);
-        acts.extend(open.into_iter().map(|open| let_go(open.ticket)));
+        acts.extend(open.into_iter().map(|open| let_go(open.msg)));
     }
 
     /// Gives a Rust peer up that has been silent for too long, unless it is this process that was asleep.
@@ -848,10 +860,10 @@ impl Link {
         let Some(since) = now.checked_sub(self.me.outcome) else { return };
         while let Some(queued) = self.queue.pop_front_if(|queued| queued.since <= since) {
             self.held -= queued.size;
-            acts.push(Act::Lost(queued.ticket(), Reason::Expired));
+            acts.push(Act::Lost(queued.msg, Reason::Expired));
         }
         if self.is_python() {
-            return acts.extend(self.ledger.forget(since).into_iter().map(overdue));
+            return self.ledger.forget(since).into_iter().for_each(|run| ended(run, &Reason::NoOutcome, acts));
         }
         acts.extend(self.ledger.overdue(since).into_iter().map(Act::Overdue));
     }
@@ -899,7 +911,7 @@ impl Link {
         self.held -= freed;
         acts.extend(open.into_iter().map(|open| {
             let reason = if open.tried { &Reason::PeerLost } else { unsent };
-            ended(open.ticket, reason.clone())
+            if open.told { let_go(open.msg) } else { Act::Lost(open.msg, reason.clone()) }
         }));
         self.session = scramble(self.session);
     }
@@ -911,9 +923,9 @@ impl Link {
             Some(_) => {}
             None => {
                 let (contents, msg) = (envelope.contents.clone(), Msg::of(envelope));
-                let size = size_of(&msg, &contents);
+                let size = size_of(&msg, contents.wire_len());
                 self.held += size;
-                self.queue.push_front(Queued { msg, contents, place: None, since: now, size, rust_only: None });
+                self.queue.push_front(Queued { msg, contents, places: None, since: now, size, rust_only: None });
             }
         }
     }
@@ -1000,7 +1012,7 @@ impl Link {
             match queued.rust_only.take() {
                 Some(reason) if is_python => {
                     self.held -= queued.size;
-                    acts.push(Act::Lost(queued.ticket(), reason));
+                    acts.push(Act::Lost(queued.msg, reason));
                 }
                 Some(reason) => {
                     queued.rust_only = Some(reason);
@@ -1031,16 +1043,16 @@ impl Link {
         let is_numbered = self.peer != Peer::Python { shown: true }
             && wire::mark(&mut marked.meta, [self.me.incarnation, self.session, self.ledger.next()]).is_ok();
         if is_numbered && is_kept {
-            self.ledger.book(queued.message(way));
+            self.ledger.book(queued.message(&marked.contents, way));
             return plain(marked, net.as_ref());
         }
         self.held -= size;
         if is_numbered {
             let since = queued.since;
-            self.ledger.remember(Ticket { place: None, ..queued.ticket() }, since);
-            acts.extend(self.ledger.forget_beyond(REMEMBERED).into_iter().map(overdue));
+            self.ledger.remember(queued.msg, since);
+            self.ledger.forget_beyond(REMEMBERED).into_iter().for_each(|run| ended(run, &Reason::NoOutcome, acts));
         } else {
-            acts.push(let_go(queued.ticket()));
+            acts.push(let_go(queued.msg));
         }
         plain(marked, net.as_ref())
     }
@@ -1070,7 +1082,8 @@ impl Link {
     fn load(&mut self) {
         let Pipe::Open(open) = &self.pipe else { return };
         while let Some(queued) = self.queue.pop_front() {
-            self.ledger.add(queued.message(&open.way));
+            let contents = queued.contents.clone();
+            self.ledger.add(queued.message(&contents, &open.way));
         }
     }
 
@@ -1134,32 +1147,26 @@ impl Queued {
         self.msg.is_reply()
     }
 
-    /// What is remembered of a message.
-    fn ticket(self) -> Ticket {
-        Ticket::new(self.msg, self.place)
-    }
-
     /// The message as it is numbered: answers to it go to where this router listens.
-    #[inline]
-    fn message(self, way: &Way) -> Message<'_> {
-        let Self { msg, contents, place, since, size, .. } = self;
-        Message { msg, contents, net: way.answers_to(), place, size, since }
+    fn message<'a>(self, contents: &'a Encoded, way: &'a Way) -> Message<'a> {
+        let Self { msg, places, since, size, .. } = self;
+        let seat = places.map_or(Seat::None, Seat::Own);
+        Message { msg, contents: contents.lend(), net: way.answers_to(), seat, size, since }
     }
 }
 
-/// Tells the sender of a message that nobody knows of its end, unless it has been told already.
-fn ended(ticket: Ticket, reason: Reason) -> Act {
-    if ticket.told { let_go(ticket) } else { Act::Lost(ticket, reason) }
+/// Tells the senders of messages that nobody knows of their end, unless they have been told already.
+fn ended(run: Run, reason: &Reason, acts: &mut Vec<Act>) {
+    if run.told {
+        acts.push(Act::Settled(run.debts, false));
+    } else {
+        acts.extend(run.messages().into_iter().map(|msg| Act::Lost(msg, reason.clone())));
+    }
 }
 
 /// Nothing more will be heard of a message.
-fn let_go(mut ticket: Ticket) -> Act {
-    Act::Settled(mem::take(&mut ticket.msg.debt), false)
-}
-
-/// Tells the sender of a message that its outcome was not known in time, unless it has been told already.
-fn overdue(ticket: Ticket) -> Act {
-    ended(ticket, Reason::NoOutcome)
+fn let_go(mut msg: Msg) -> Act {
+    Act::Settled(Debts::of(mem::take(&mut msg.debt)), false)
 }
 
 #[inline]
@@ -1170,8 +1177,8 @@ fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     }
 }
 
-fn size_of(msg: &Msg, contents: &Encoded) -> usize {
-    contents.wire_len() + msg.encoded_meta().wire_len() + ENVELOPE
+fn size_of(msg: &Msg, contents: usize) -> usize {
+    contents + msg.encoded_meta().wire_len() + ENVELOPE
 }
 
 /// A message as Python reads it. Over tcp its reply address has a `net`, also where nobody can be answered: Python looks for one otherwise, and dies if

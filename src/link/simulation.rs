@@ -17,9 +17,10 @@ use super::hello;
 use super::inflow::{Inflow, Verdict};
 use super::*;
 use crate::addr::Addr;
-use crate::msg::Creditor;
+use crate::contents::Contents;
+use crate::msg::{Creditor, Debt};
 use crate::transport::{DialError, PipeId};
-use crate::wire::{self, Encoded, FrameKind, How};
+use crate::wire::{self, Encoded, FrameKind, Head, How};
 
 /// Seeds that `cargo test` runs: about ten seconds without optimisation.
 const SEEDS: u64 = 200;
@@ -100,6 +101,8 @@ struct World {
     armed: BTreeMap<(usize, usize), Instant>,
     fates: Fates,
     settled: Arc<Marks>,
+    /// What the messages of one life to one node look like.
+    heads: BTreeMap<(u64, usize), Arc<Head>>,
 }
 
 impl World {
@@ -118,6 +121,7 @@ impl World {
             armed: BTreeMap::new(),
             fates: Fates::default(),
             settled: Arc::default(),
+            heads: BTreeMap::new(),
         };
         let size = 2 + world.below(4);
         for _ in 0..size {
@@ -200,7 +204,8 @@ impl World {
 
     fn happen(&mut self, what: Happening) {
         match what {
-            Happening::Push(from, to) => self.push(from, to),
+            // Some in a row, which are remembered together.
+            Happening::Push(from, to) => (0..[1, 1, 5][self.below(3)]).for_each(|_| self.push(from, to)),
             Happening::Fault => self.fault(),
             Happening::DialEnds(pipe) => self.dial_ends(pipe),
             Happening::Tick(node, peer) => {
@@ -243,22 +248,18 @@ impl World {
     fn push(&mut self, from: usize, to: usize) {
         let number = self.fates.borrow().len();
         self.fates.borrow_mut().push(Fate { sender: self.nodes[from].incarnation, ..Fate::default() });
-        let envelope = Envelope {
-            from: Addr::local(self.nodes[from].incarnation),
-            to: Addr::at(name(to), 3),
-            subject: SmolStr::new_static("EVENT"),
-            id: Some(number as i64),
-            reply_to: None,
-            contents: Encoded::null(),
-            meta: Encoded::empty_struct(),
-        };
-        let mut msg = Msg::of(envelope);
+        let incarnation = self.nodes[from].incarnation;
+        let head = self.heads.entry((incarnation, to)).or_insert_with(|| {
+            let (from, to) = (Addr::local(incarnation), Addr::at(name(to), 3));
+            Arc::new(Head { to, from, subject: SmolStr::new_static("EVENT") })
+        });
+        let mut msg = Msg::with(head.clone(), Contents::null());
+        msg.id = Some(number as i64);
         msg.debt = Debt::to(self.settled.clone(), number as u64);
         let fates = self.fates.clone();
-        self.with(from, to, |link, now, acts| {
-            if let Err(refused) = link.push(&mut Some(msg), &mut Encoded::null(), now, acts) {
-                fates.borrow_mut()[number].lost.push(refused.reason);
-            }
+        self.with(from, to, |link, now, acts| match link.take(&mut Some(msg), Encoded::null().lend(), now) {
+            Ok(()) => link.go_on(now, acts),
+            Err(refused) => fates.borrow_mut()[number].lost.push(refused.reason),
         });
     }
 
@@ -309,8 +310,8 @@ impl World {
                     self.close(pipe);
                 }
             }
-            Act::Lost(ticket, reason) => {
-                let number = usize::try_from(ticket.msg.id.unwrap()).unwrap();
+            Act::Lost(msg, reason) => {
+                let number = usize::try_from(msg.id.unwrap()).unwrap();
                 let mut fates = self.fates.borrow_mut();
                 let fate = &mut fates[number];
                 let unread = fate.failed == Some(How::Unread) && matches!(reason, Reason::NotEncodable(_));
@@ -320,8 +321,7 @@ impl World {
                 );
                 fate.lost.push(reason);
             }
-            Act::Settled(mut debt, true) => debt.handled(),
-            Act::Settled(debt, false) => drop(debt),
+            Act::Settled(debts, handled) => debts.settle(handled),
             Act::Overdue(head) => panic!("there is time for {head:?}"),
             Act::Up(incarnation) => {
                 let inflows = self.nodes[node].inflows.iter().filter(|((sender, _), _)| *sender == incarnation);

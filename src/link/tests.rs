@@ -58,7 +58,6 @@ impl Bench {
     }
 
     fn push_to(&mut self, connection: u64, contents: Encoded) -> Result<(), NotTaken> {
-        let mut contents = contents;
         let envelope = Envelope {
             from: Addr::local(3),
             to: Addr::at(PEER.into(), connection),
@@ -68,7 +67,9 @@ impl Bench {
             contents: Encoded::null(),
             meta: Encoded::empty_struct(),
         };
-        self.link.push(&mut Some(Msg::of(envelope)), &mut contents, self.now, &mut self.acts)
+        self.link.take(&mut Some(Msg::of(envelope)), contents.lend(), self.now)?;
+        self.link.go_on(self.now, &mut self.acts);
+        Ok(())
     }
 
     fn open(&mut self, accepted: bool) -> PipeId {

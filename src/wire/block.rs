@@ -1,7 +1,10 @@
 //! The messages of a frame between two Rust routers, laid out to be written and read in one go.
 //!
 //! Endpoints are named once, in a table. A message is: its length in 4 bytes, little-endian; a byte that tells which of the optional parts are there; the places in the table, from 1 on, of the endpoints that
-//! it comes from and goes to, and their connections; its ids; its subject; symbols and `meta`; and to the end its contents, as Ion, untouched. Numbers are LEB128, ids zigzag before.
+//! it comes from and goes to, and their connections; its ids; its subject; symbols and `meta`; and to the end its contents, as Ion, untouched. Numbers are LEB128, ids zigzag before. One that comes from and
+//! goes where the one before it does, about the same, says so in their place, and how much larger its ids are.
+
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
@@ -12,7 +15,7 @@ use super::gate::check;
 use super::ion::Malformed;
 use super::packed::{Packed, put_number, put_text};
 use super::refused::{Fault, Refused, RefusedKind};
-use super::{Encoded, Envelope, Profile};
+use super::{Encoded, Envelope, Lent, Profile};
 use crate::addr::{Addr, Endpoint};
 
 /// Endpoints that one block names. Default 4,096: a router has no more links.
@@ -29,9 +32,12 @@ const META: u8 = 1 << 3;
 const META_SYMBOLS: u8 = 1 << 4;
 const FROM: u8 = 1 << 5;
 const TO: u8 = 1 << 6;
+/// Whence, whither and what about are those of the message before.
+const SAME: u8 = 1 << 7;
 
 const SHORT: Malformed = Malformed(&"a message in a frame that ends too soon");
 const UNNAMED: Malformed = Malformed(&"an endpoint that the frame does not name");
+const NONE_BEFORE: Malformed = Malformed(&"the first message of a frame refers to one before it");
 
 /// The endpoints of a frame. Four have place without an allocation: net and machine of a sender and a receiver.
 pub(super) type Endpoints = SmallVec<[Endpoint; 4]>;
@@ -42,6 +48,15 @@ pub struct Block {
     pub(super) endpoints: Endpoints,
     pub(super) bytes: Vec<u8>,
     count: usize,
+    last: Option<Last>,
+}
+
+/// The message before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Last {
+    head: Arc<Head>,
+    id: i64,
+    reply_to: i64,
 }
 
 /// Messages as they came: slices of their frame, read one by one.
@@ -54,12 +69,10 @@ pub struct Bodies {
 
 /// A message to be laid out; `meta` is absent where it is the usual empty struct.
 pub(crate) struct Parts<'a> {
-    pub(crate) from: &'a Addr,
-    pub(crate) to: &'a Addr,
-    pub(crate) subject: &'a str,
+    pub(crate) head: &'a Arc<Head>,
     pub(crate) id: Option<i64>,
     pub(crate) reply_to: Option<i64>,
-    pub(crate) contents: &'a Encoded,
+    pub(crate) contents: Lent<'a>,
     pub(crate) meta: Option<&'a Encoded>,
 }
 
@@ -82,12 +95,12 @@ impl Block {
         self.bytes.len()
     }
 
-    /// Empties it, for other messages. Memory up to [`KEPT`] stays.
-    pub(crate) fn clear(&mut self) {
+    /// An empty one, with its memory up to [`KEPT`].
+    pub(crate) fn emptied(mut self) -> Self {
         self.endpoints.clear();
         self.bytes.clear();
         self.bytes.shrink_to(KEPT);
-        self.count = 0;
+        Self { count: 0, last: None, ..self }
     }
 
     /// Whether so many further endpoints can be named.
@@ -100,31 +113,42 @@ impl Block {
     pub fn push(&mut self, message: &Envelope, net: Option<&Endpoint>) {
         let Envelope { from, to, subject, id, reply_to, contents, meta } = message;
         let meta = Some(meta).filter(|meta| **meta != Encoded::empty_struct());
-        self.add(Parts { from, to, subject, id: *id, reply_to: *reply_to, contents, meta }, net);
+        let head = Head { to: to.clone(), from: from.clone(), subject: subject.clone() };
+        let same = self.last.as_ref().map(|last| &last.head).filter(|last| ***last == head).cloned();
+        let head = &same.unwrap_or_else(|| Arc::new(head));
+        self.add(Parts { head, id: *id, reply_to: *reply_to, contents: contents.lend(), meta }, net);
     }
 
     pub(crate) fn add(&mut self, message: Parts<'_>, net: Option<&Endpoint>) {
         let at = self.bytes.len();
         let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
+        let Head { to, from, subject } = &**message.head;
+        let same = self.last.take().filter(|last| Arc::ptr_eq(&last.head, message.head));
         let flags = flag(message.id.is_some(), ID)
             | flag(message.reply_to.is_some(), REPLY_TO)
-            | flag(message.contents.symbols.is_some(), SYMBOLS)
+            | flag(!message.contents.symbols.is_empty(), SYMBOLS)
             | flag(message.meta.is_some(), META)
             | flag(message.meta.is_some_and(|meta| meta.symbols.is_some()), META_SYMBOLS)
-            | flag(message.from.connection.is_some(), FROM)
-            | flag(message.to.connection.is_some(), TO);
+            | flag(from.connection.is_some(), FROM)
+            | flag(to.connection.is_some(), TO)
+            | flag(same.is_some(), SAME);
         let meta = message.meta.map_or(0, Encoded::wire_len);
-        self.bytes.reserve(LENGTH + 48 + message.subject.len() + message.contents.wire_len() + meta);
+        self.bytes.reserve(LENGTH + 48 + subject.len() + message.contents.wire_len() + meta);
         self.bytes.extend_from_slice(&[0; LENGTH]);
         self.bytes.push(flags);
-        self.addr(message.from.net.as_ref().or(net), message.from.machine.as_ref(), message.from.connection);
-        self.addr(message.to.net.as_ref(), message.to.machine.as_ref(), message.to.connection);
-        for id in [message.id, message.reply_to].into_iter().flatten() {
-            put_number(zigzag(id), &mut self.bytes);
+        if same.is_none() {
+            self.addr(from.net.as_ref().or(net), from.machine.as_ref(), from.connection);
+            self.addr(to.net.as_ref(), to.machine.as_ref(), to.connection);
+            put_text(subject.as_bytes(), &mut self.bytes);
         }
-        put_text(message.subject.as_bytes(), &mut self.bytes);
-        if let Some(symbols) = &message.contents.symbols {
-            put_text(symbols, &mut self.bytes);
+        let before = same.as_ref().map_or((0, 0), |last| (last.id, last.reply_to));
+        for (id, before) in [(message.id, before.0), (message.reply_to, before.1)] {
+            if let Some(id) = id {
+                put_number(zigzag(id.wrapping_sub(before)), &mut self.bytes);
+            }
+        }
+        if !message.contents.symbols.is_empty() {
+            put_text(message.contents.symbols, &mut self.bytes);
         }
         if let Some(meta) = message.meta {
             put_text(&meta.bytes, &mut self.bytes);
@@ -132,12 +156,14 @@ impl Block {
         if let Some(symbols) = message.meta.and_then(|meta| meta.symbols.as_ref()) {
             put_text(symbols, &mut self.bytes);
         }
-        self.bytes.extend_from_slice(&message.contents.bytes);
+        self.bytes.extend_from_slice(message.contents.bytes);
         let length = u32::try_from(self.bytes.len() - at - LENGTH).unwrap_or(u32::MAX);
         if let Some(place) = self.bytes.get_mut(at..at + LENGTH) {
             place.copy_from_slice(&length.to_le_bytes());
         }
         self.count += 1;
+        let head = same.map_or_else(|| message.head.clone(), |last| last.head);
+        self.last = Some(Last { head, id: message.id.unwrap_or(0), reply_to: message.reply_to.unwrap_or(0) });
     }
 
     fn addr(&mut self, net: Option<&Endpoint>, machine: Option<&Endpoint>, connection: Option<u64>) {
@@ -197,17 +223,20 @@ impl Bodies {
 
     /// Reads them one by one: each that is refused costs itself only.
     pub fn iter(&self) -> impl Iterator<Item = Result<Envelope, Refused>> + '_ {
-        self.clone().letters().map(|read| read.map(Envelope::from))
+        let mut recent = None;
+        let letters: Vec<_> = self.clone().letters(&mut recent).collect();
+        letters.into_iter().map(|read| read.map(Envelope::from))
     }
 
-    pub(crate) fn letters(self) -> impl Iterator<Item = Result<Letter, Refused>> {
+    /// The same; `recent` is an outside that some are likely to have, and share then: the last one that was read.
+    pub(crate) fn letters(self, recent: &mut Option<Arc<Head>>) -> impl Iterator<Item = Result<Letter, Refused>> {
         let Self { endpoints, mut bytes, .. } = self;
-        let mut at = 0;
+        let (mut at, mut last) = (0, None);
         std::iter::from_fn(move || {
             let (body, after) = split(bytes.get(at..)?).ok()?;
             let (end, is_last) = (bytes.len() - after.len(), after.is_empty());
             let mut cursor = Cursor { packed: Packed(body), endpoints: &endpoints, bytes: &bytes };
-            let read = cursor.message();
+            let read = cursor.message(&mut last, recent);
             let start = end - cursor.packed.0.len();
             at = end;
             // The last one has the frame for itself: of the only one, as most are, no byte is counted or copied.
@@ -250,21 +279,34 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     /// All but the bytes of its contents, which are what is left.
-    fn message(&mut self) -> Result<Letter, Malformed> {
+    fn message(&mut self, last: &mut Option<Last>, recent: &mut Option<Arc<Head>>) -> Result<Letter, Malformed> {
         let flags = self.packed.byte()?;
         let has = |flag: u8| flags & flag != 0;
-        let (from, to) = (self.addr(has(FROM))?, self.addr(has(TO))?);
-        let id = if has(ID) { Some(self.id()?) } else { None };
-        let reply_to = if has(REPLY_TO) { Some(self.id()?) } else { None };
-        let subject =
-            std::str::from_utf8(self.packed.text()?).map_err(|_| Malformed(&"a subject that is not UTF-8"))?;
-        let subject = SmolStr::new(subject);
+        let before = last.take();
+        let (head, before) = if has(SAME) {
+            let Last { head, id, reply_to } = before.ok_or(NONE_BEFORE)?;
+            (head, (id, reply_to))
+        } else {
+            let head = self.head(has(FROM), has(TO))?;
+            let known = recent.take().filter(|recent| **recent == head);
+            (recent.insert(known.unwrap_or_else(|| Arc::new(head))).clone(), (0, 0))
+        };
+        let id = if has(ID) { Some(self.id()?.wrapping_add(before.0)) } else { None };
+        let reply_to = if has(REPLY_TO) { Some(self.id()?.wrapping_add(before.1)) } else { None };
+        *last = Some(Last { head: head.clone(), id: id.unwrap_or(0), reply_to: reply_to.unwrap_or(0) });
         let symbols = if has(SYMBOLS) { Some(self.bytes()?) } else { None };
         let meta = if has(META) { Some(self.bytes()?) } else { None };
         let meta_symbols = if has(META_SYMBOLS) { Some(self.bytes()?) } else { None };
         let contents = Encoded { bytes: Bytes::new(), symbols };
         let meta = meta.map(|bytes| Box::new(Encoded { bytes, symbols: meta_symbols }));
-        Ok(Letter { head: Box::new(Head { to, from, subject, id, reply_to }), contents, meta })
+        Ok(Letter { head, id, reply_to, contents, meta })
+    }
+
+    fn head(&mut self, has_from: bool, has_to: bool) -> Result<Head, Malformed> {
+        let (from, to) = (self.addr(has_from)?, self.addr(has_to)?);
+        let subject =
+            std::str::from_utf8(self.packed.text()?).map_err(|_| Malformed(&"a subject that is not UTF-8"))?;
+        Ok(Head { to, from, subject: SmolStr::new(subject) })
     }
 
     fn addr(&mut self, has_connection: bool) -> Result<Addr, Malformed> {
@@ -321,7 +363,8 @@ mod tests {
             meta: encode(&Value::from([("hops", 2)])).unwrap(),
         };
         let nothing = Envelope { meta: Encoded::null(), contents: Encoded::null(), ..plain.clone() };
-        vec![plain, named, nothing]
+        let same = Envelope { id: Some(i64::MAX), reply_to: Some(-1), ..plain.clone() };
+        vec![plain, named, nothing, same.clone(), same]
     }
 
     fn sent(block: &Block) -> Bodies {
@@ -334,7 +377,7 @@ mod tests {
         for message in messages() {
             block.push(&message, None);
         }
-        assert_eq!((block.len(), block.endpoints.len()), (3, 2));
+        assert_eq!((block.len(), block.endpoints.len()), (5, 2));
         let read: Vec<_> = sent(&block).iter().map(Result::unwrap).collect();
         assert_eq!(read, messages());
         let mut block = Block::default();
@@ -345,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_message_that_cannot_be_read_costs_itself_only() {
-        let [first, second, third] = messages().try_into().unwrap();
+        let [first, second, third, ..]: [Envelope; 5] = messages().try_into().unwrap();
         let bad = Encoded { bytes: Bytes::from_static(b"\x8F what is this?"), symbols: None };
         let mut block = Block::default();
         for message in [&first, &Envelope { contents: bad.clone(), ..second.clone() }, &third] {

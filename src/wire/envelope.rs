@@ -3,6 +3,8 @@
 //! Reading is one pass of the gate that keeps the fields as it meets them. Contents and meta stay slices of the frame; endpoints
 //! and subject are copied, so that a small text kept for long does not keep a large frame alive.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use smol_str::SmolStr;
 
@@ -31,22 +33,20 @@ pub struct Envelope {
     pub meta: Encoded,
 }
 
-/// What is on the outside of a message. Kept apart, because messages are moved often; at most 120 bytes, which allocators have at hand.
+/// What messages in a row have in common, and share: whence, whither, and what about.
 #[doc(hidden)]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     pub(crate) to: Addr,
     pub(crate) from: Addr,
     pub(crate) subject: SmolStr,
-    pub(crate) id: Option<i64>,
-    pub(crate) reply_to: Option<i64>,
 }
-
-const _: () = assert!(size_of::<Head>() <= 120);
 
 /// An [`Envelope`] as a router keeps it; `meta` is absent where it is the usual empty struct.
 pub(crate) struct Letter {
-    pub(crate) head: Box<Head>,
+    pub(crate) head: Arc<Head>,
+    pub(crate) id: Option<i64>,
+    pub(crate) reply_to: Option<i64>,
     pub(crate) contents: Encoded,
     pub(crate) meta: Option<Box<Encoded>>,
 }
@@ -55,14 +55,14 @@ impl From<Envelope> for Letter {
     fn from(envelope: Envelope) -> Self {
         let Envelope { from, to, subject, id, reply_to, contents, meta } = envelope;
         let meta = (meta != Encoded::empty_struct()).then(|| Box::new(meta));
-        Self { head: Box::new(Head { to, from, subject, id, reply_to }), contents, meta }
+        Self { head: Arc::new(Head { to, from, subject }), id, reply_to, contents, meta }
     }
 }
 
 impl From<Letter> for Envelope {
     fn from(letter: Letter) -> Self {
-        let Letter { head, contents, meta } = letter;
-        let Head { to, from, subject, id, reply_to } = *head;
+        let Letter { head, id, reply_to, contents, meta } = letter;
+        let Head { to, from, subject } = Arc::unwrap_or_clone(head);
         let meta = meta.map_or_else(Encoded::empty_struct, |meta| *meta);
         Self { from, to, subject, id, reply_to, contents, meta }
     }

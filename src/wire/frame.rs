@@ -1,6 +1,6 @@
 //! A frame between two Rust routers: a header, and any number of messages.
 //!
-//! It begins as Ion, with the schema `"L2"`, so that it is told from a message; what follows is packed. The incarnations of sender and receiver, and the session, in eight bytes each; the sender's mood in one; the
+//! It begins as Ion, with the schema `"L3"`, so that it is told from a message; what follows is packed. The incarnations of sender and receiver, and the session, in eight bytes each; the sender's mood in one; the
 //! last receipt heard of the session, the number of the first message, and how many receipts there are; the receipts; how many endpoints the messages name, and the endpoints; how many messages there are, and the messages to the end ([`Block`]).
 
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,7 @@ use super::refused::{Fault, Refused, RefusedKind};
 use crate::addr::Endpoint;
 
 /// The schema of a frame of messages. The digit is the version of its layout.
-const SCHEMA: &str = "L2";
+const SCHEMA: &str = "L3";
 /// Receipts in one frame, ranges in one receipt, and endpoints. Default 4,096: a router has no more links, two routers have two or three sessions, and tell 64 ranges.
 const SEVERAL: usize = 4096;
 

@@ -47,6 +47,7 @@ pub use gate::check;
 pub use ion_rs::Element;
 pub(crate) use meta::{count_hop, mark, take_mark};
 pub use refused::{Refused, RefusedKind};
+pub(crate) use ser::lend;
 pub use ser::{EncodeError, encode};
 
 /// The schema of a frame that holds one message; frames of another schema are something else.
@@ -93,7 +94,29 @@ pub struct Encoded {
     pub symbols: Option<Bytes>,
 }
 
+/// [`Encoded`] that somebody else keeps; no symbols are none.
+#[derive(Clone, Copy)]
+pub(crate) struct Lent<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) symbols: &'a [u8],
+}
+
+impl Lent<'_> {
+    pub(crate) fn wire_len(&self) -> usize {
+        self.bytes.len() + self.symbols.len()
+    }
+
+    pub(crate) fn to_owned(self) -> Encoded {
+        let symbols = (!self.symbols.is_empty()).then(|| Bytes::copy_from_slice(self.symbols));
+        Encoded { bytes: Bytes::copy_from_slice(self.bytes), symbols }
+    }
+}
+
 impl Encoded {
+    pub(crate) fn lend(&self) -> Lent<'_> {
+        Lent { bytes: &self.bytes, symbols: self.symbol_bytes() }
+    }
+
     /// The untyped null.
     #[must_use]
     pub const fn null() -> Self {

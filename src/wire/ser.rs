@@ -7,13 +7,12 @@
 use std::cell::Cell;
 use std::fmt;
 
-use bytes::Bytes;
 use serde::ser::{self, Serialize};
 
 use super::ion::{self, Container};
 use super::key::Key;
 use super::symbols::NewSymbols;
-use super::{Encoded, MAX_DEPTH, MAX_SYMBOLS};
+use super::{Encoded, Lent, MAX_DEPTH, MAX_SYMBOLS};
 
 /// A value that cannot be encoded. Nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,10 +55,15 @@ thread_local! {
 ///
 /// [`EncodeError`]: the value cannot be sent in this form.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, EncodeError> {
+    lend(value, |lent| lent.to_owned())
+}
+
+/// Encodes for as long as `take` runs.
+pub(crate) fn lend<T: Serialize + ?Sized, R>(value: &T, take: impl FnOnce(Lent<'_>) -> R) -> Result<R, EncodeError> {
     let mut encoder = SCRATCH.take().unwrap_or_default();
     encoder.clear();
     let done = value.serialize(&mut *encoder);
-    let encoded = done.map(|()| encoder.encoded());
+    let encoded = done.map(|()| take(encoder.encoded()));
     if encoder.out.capacity() + encoder.symbols.capacity() <= KEPT_SCRATCH {
         SCRATCH.set(Some(encoder));
     }
@@ -81,15 +85,13 @@ impl Encoder {
         self.depth = 0;
     }
 
-    fn encoded(&mut self) -> Encoded {
-        let bytes = Bytes::copy_from_slice(&self.out);
-        if self.symbols.is_empty() {
-            return Encoded { bytes, symbols: None };
+    fn encoded(&mut self) -> Lent<'_> {
+        let end = self.out.len();
+        if !self.symbols.is_empty() {
+            self.symbols.write(&mut self.out);
         }
-        self.out.clear();
-        self.symbols.write(&mut self.out);
-        let symbols = Some(Bytes::copy_from_slice(&self.out));
-        Encoded { bytes, symbols }
+        let (bytes, symbols) = self.out.split_at(end);
+        Lent { bytes, symbols }
     }
 
     fn open(&mut self, container: Container) -> Result<usize, EncodeError> {

@@ -193,10 +193,10 @@ fn hellos_with_odd_contents_disturb_nobody() {
         let metas = [
             Encoded::empty_struct(),
             vlm(Value::Null),
-            vlm(Value::from([("version", 1)])),
+            vlm(Value::from([("version", 3)])),
             vlm(Value::from([("version", -1), ("incarnation", 2), ("limit", 3), ("token", 4)])),
-            vlm(Value::from([("version", 1), ("incarnation", 0), ("limit", 0), ("token", 0), ("echo", 0)])),
-            vlm(Value::from([("version", 1), ("incarnation", i64::MAX), ("limit", i64::MAX), ("token", i64::MAX)])),
+            vlm(Value::from([("version", 3), ("incarnation", 0), ("limit", 0), ("token", 0), ("echo", 0)])),
+            vlm(Value::from([("version", 3), ("incarnation", i64::MAX), ("limit", i64::MAX), ("token", i64::MAX)])),
         ];
         let mut open = Vec::new();
         for claimed in claims.into_iter().chain(own.iter().map(Endpoint::as_str)) {
@@ -246,8 +246,8 @@ fn link_frames_of_strangers_are_refused() {
             wire::write_frame(&header(0, 0), &messages),
             wire::write_frame(&header(u64::MAX, u64::MAX), &Block::default()),
             wire::write_frame(&header(1, 2), &messages).slice(..40),
-            Bytes::from([&MARKER[..], b"\x82L2"].concat()),
-            Bytes::from([&MARKER[..], b"\x82L2", &[0xFF; 100]].concat()),
+            Bytes::from([&MARKER[..], b"\x82L3"].concat()),
+            Bytes::from([&MARKER[..], b"\x82L3", &[0xFF; 100]].concat()),
         ];
         for frame in &frames {
             // A stranger's connection is ended, so that a router would introduce itself anew.

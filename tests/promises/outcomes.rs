@@ -235,7 +235,7 @@ fn agents_that_wait_for_each_others_room_in_a_circle_are_told_and_go_on() {
 /// What a peer says of itself when it introduces itself.
 fn introduction(at: &str, echo: Value) -> Vec<u8> {
     let vlm = Value::from([
-        ("version", Value::from(1)),
+        ("version", Value::from(3)),
         ("incarnation", Value::from(77)),
         ("limit", Value::from(1 << 20)),
         ("mailbox", Value::from(1000)),

@@ -351,7 +351,11 @@ impl World {
         }
         let way = [Way::Tell, Way::Confirm, Way::Ask][self.below(3)];
         let life = self.hosts[to].as_ref().map(|life| (to, life.number));
-        self.send_to(from, 0, addr, way, life);
+        // Some in a row: their routers remember them together.
+        let count = if self.below(4) == 0 { 4 } else { 1 };
+        for _ in 0..count {
+            self.send_to(from, 0, addr.clone(), way, life);
+        }
     }
 
     /// `life`: who is there to take it.
@@ -370,7 +374,7 @@ impl World {
         };
         self.say(|| format!("r{from}.{agent} sends {number} to {addr}: {way:?}"));
         let subject = SmolStr::new_static(if way == Way::Ask { "ASK" } else { "TELL" });
-        let mut msg = Msg::new(addr, subject, (number as u64, " ".repeat(pad)).into_contents());
+        let mut msg = port.compose(addr, subject, (number as u64, " ".repeat(pad)).into_contents());
         let id = port.next_id();
         match way {
             Way::Tell => {

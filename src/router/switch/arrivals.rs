@@ -45,8 +45,10 @@ struct Via {
 /// Messages in a row for one connection.
 #[derive(Default)]
 struct Row {
-    /// Where those before went, and the next may go.
-    to: Option<Addr>,
+    /// The outside of those before, which the next may have.
+    recent: Option<Arc<Head>>,
+    /// Where they go.
+    to: Option<Arc<Head>>,
     port: Weak<Port>,
     msgs: SmallVec<[Msg; 2]>,
 }
@@ -277,20 +279,21 @@ impl Switch {
 
     /// Makes a message of an envelope that came in, if there is room for it and this router takes any.
     fn let_in(&self, via: &Via, mut letter: Letter, debt: Debt) -> Result<Msg, Unsent> {
-        let head = &mut *letter.head;
         let names_nobody = |net: &Option<Endpoint>| net.as_ref().is_none_or(is_all_addresses);
-        if via.came == Came::Tcp && names_nobody(&head.from.net) && !head.from.is_null() {
+        if via.came == Came::Tcp && names_nobody(&letter.head.from.net) && !letter.head.from.is_null() {
             // A peer that does not name itself, or by all addresses at once, can be answered on its own pipe.
-            head.from.net.clone_from(&via.remote);
+            Arc::make_mut(&mut letter.head).from.net.clone_from(&via.remote);
         }
+        let head = &letter.head;
         if head.to.connection == Some(DIRECTORY) && !head.from.is_null() && self.names.read().is_here(&head.from) {
-            disown(head, via.pipe);
+            disown(Arc::make_mut(&mut letter.head), via.pipe);
         }
+        let head = &letter.head;
         if let (Came::Ipc, Some(net), Some(gateway)) = (via.came, &head.from.net, &via.gateway) {
             self.heard_of(net, gateway);
         }
         let bytes = letter.contents.wire_len() + letter.meta.as_ref().map_or(0, |meta| meta.wire_len());
-        let weight = self.scale.weigh(bytes, head.reply_to.is_some(), self.limits.unhandled);
+        let weight = self.scale.weigh(bytes, letter.reply_to.is_some(), self.limits.unhandled);
         let mut msg = Msg::of(letter);
         msg.debt = debt;
         match weight {
@@ -355,8 +358,7 @@ impl Switch {
     }
 
     fn peer_with_token(&self, token: u64) -> Option<Arc<Peer>> {
-        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
-        peers.into_iter().find(|peer| peer.link.lock().link.token() == Some(token))
+        self.peers().into_iter().find(|peer| peer.link.lock().link.token() == Some(token))
     }
 
     /// From now on a pipe is this link's, and no other's: who had it before would not hear of its end.
@@ -510,7 +512,8 @@ impl Switch {
 
     /// Messages of a session: those that came before are skipped, and those in a row for one connection are put into its queue in one step.
     fn numbered(&self, via: &Via, incoming: &Arc<Incoming>, row: &mut Row, first: u64, bodies: Bodies, skip: usize) {
-        for (number, read) in (first..).zip(bodies.letters()).skip(skip) {
+        let mut recent = row.recent.take();
+        for (number, read) in (first..).zip(bodies.letters(&mut recent)).skip(skip) {
             match read {
                 Ok(letter) => match self.let_in(via, letter, Debt::to(incoming.clone(), number)) {
                     Ok(msg) => self.in_row(row, msg, via.came),
@@ -522,19 +525,20 @@ impl Switch {
                 }
             }
         }
+        row.recent = recent;
         self.end_row(row);
     }
 
     /// Adds a message to the row if it is for the same connection, or ends the row and begins another.
     fn in_row(&self, row: &mut Row, msg: Msg, came: Came) {
-        if row.to.as_ref().is_some_and(|to| *to == msg.to) {
+        if row.to.as_ref().is_some_and(|last| Arc::ptr_eq(last, msg.head()) || last.to == msg.to) {
             return row.msgs.push(msg);
         }
         self.end_row(row);
         let route = self.names.read().route(&msg.to, came);
         match route {
             Route::Here(number) => {
-                row.to = Some(msg.to.clone());
+                row.to = Some(msg.head().clone());
                 row.port = self.port(number).map_or_else(Weak::new, |port| Arc::downgrade(&port));
                 row.msgs.push(msg);
             }

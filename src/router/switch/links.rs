@@ -46,11 +46,15 @@ pub(super) struct Links {
     pub(super) by_session: HashMap<u64, Arc<Peer>, Seeded>,
     /// So many were left when those that lead nowhere were let go.
     left: usize,
+    /// So many were ever made.
+    made: u64,
 }
 
 /// A link and what its owner needs beside it.
 pub(super) struct Peer {
     pub(super) name: Endpoint,
+    /// Which of the router's links this is.
+    pub(super) number: u64,
     pub(super) link: Mutex<Guarded>,
     pub(super) room: Arc<Notify>,
     /// Somebody has found no room, and may wait for it. Set under the link's lock.
@@ -118,8 +122,10 @@ impl Switch {
             link.close_down(self.clock.now(), &mut Vec::new());
         }
         let session = link.session();
+        links.made += 1;
         let peer = Arc::new(Peer {
             name: endpoint.clone(),
+            number: links.made,
             link: Mutex::new(Guarded { link, session, armed: None }),
             room: Arc::default(),
             was_full: AtomicBool::new(false),
@@ -152,6 +158,22 @@ impl Switch {
         let (now, before) = (self.clock.now(), guarded.link.burden());
         let result = decide(&mut guarded.link, now, &mut acts);
         self.carry_on(peer, guarded, now, before, acts);
+        result
+    }
+
+    /// The same for what is taken to be sent. Where that changes nothing else, as in the midst of a stream, there is nothing to look after.
+    pub(super) fn push<R>(&self, peer: &Arc<Peer>, take: impl FnOnce(&mut Link, Instant) -> R) -> R {
+        let mut acts = ACTS.try_with(Cell::take).unwrap_or_default();
+        let mut guarded = peer.link.lock();
+        let (now, before) = (self.clock.now(), guarded.link.burden());
+        let result = take(&mut guarded.link, now);
+        guarded.link.go_on(now, &mut acts);
+        if acts.is_empty() && guarded.armed.is_some_and(|armed| armed <= now + self.limits.outcome) {
+            drop(guarded);
+            let _ = ACTS.try_with(|place| place.set(acts));
+        } else {
+            self.carry_on(peer, guarded, now, before, acts);
+        }
         result
     }
 
@@ -235,15 +257,14 @@ impl Switch {
                     transport.close(pipe);
                 }
             }
-            Act::Lost(mut ticket, reason) => {
-                let is_report = ticket.msg.subject == subject::MSG_NOT_DELIVERED;
+            Act::Lost(mut msg, reason) => {
+                let is_report = msg.subject == subject::MSG_NOT_DELIVERED;
                 if let Some(incarnation) = peer.link.lock().link.incarnation().filter(|_| is_report) {
                     self.reports_are_lost(incarnation);
                 }
-                self.report(&mut ticket.msg, reason);
+                self.report(&mut msg, reason);
             }
-            Act::Settled(mut debt, true) => debt.handled(),
-            Act::Settled(debt, false) => drop(debt),
+            Act::Settled(debts, handled) => debts.settle(handled),
             Act::Overdue(mut outside) => self.report(&mut outside, Reason::NoOutcome),
             Act::Abandon(incarnation) => {
                 self.reports_are_lost(incarnation);
@@ -328,12 +349,12 @@ impl Switch {
         }
         let mut timers = self.timers.lock();
         if let Some(before) = guarded.armed {
-            timers.remove(&(before, peer.name.clone()));
+            timers.remove(&(before, peer.number));
         }
         guarded.armed = deadline;
         if let Some(deadline) = deadline {
-            timers.insert((deadline, peer.name.clone()));
-            if timers.first().is_some_and(|(first, _)| *first == deadline) {
+            timers.insert((deadline, peer.number), Arc::downgrade(peer));
+            if timers.first_key_value().is_some_and(|((first, _), _)| *first == deadline) {
                 self.rearmed.notify_one();
             }
         }
@@ -341,7 +362,7 @@ impl Switch {
 
     /// When [`Switch::tick`] has something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
-        self.timers.lock().first().map(|(at, _)| *at)
+        self.timers.lock().first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Looks at every link whose time has come.
@@ -350,14 +371,15 @@ impl Switch {
         loop {
             let due = {
                 let mut timers = self.timers.lock();
-                match timers.first() {
-                    Some((at, _)) if *at <= now => timers.pop_first(),
-                    _ => None,
+                match timers.first_entry() {
+                    Some(first) if first.key().0 <= now => first.remove_entry(),
+                    _ => return,
                 }
             };
-            let Some((at, name)) = due else { return };
-            let Some(peer) = self.links.read().by_name.get(&name).cloned() else { continue };
-            self.with_armed(&peer, at);
+            let ((at, _), peer) = due;
+            if let Some(peer) = peer.upgrade() {
+                self.with_armed(&peer, at);
+            }
         }
     }
 

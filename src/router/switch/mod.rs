@@ -10,9 +10,9 @@ mod sessions;
 mod weight;
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
@@ -20,15 +20,18 @@ use tokio::sync::{Notify, watch};
 
 use crate::addr::{Addr, DIRECTORY, Endpoint};
 use crate::config::Limits;
+use crate::contents::Contents;
 use crate::directory::Board;
 use crate::failure::Reason;
 use crate::hash::BySequence;
+use crate::link::NotTaken;
 use crate::msg::Msg;
 use crate::port::Port;
 use crate::router::clock::Clock;
 use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
 use crate::transport::{PipeId, Transport};
+use crate::wire::Head;
 use crate::{subject, wire};
 use arrivals::{Greets, PipeInfo};
 use links::{LINKS, LINKS_FOR_REPORTS, Links, Peer};
@@ -47,7 +50,7 @@ thread_local! {
 struct Last {
     router: u64,
     era: u64,
-    to: Addr,
+    head: Arc<Head>,
     peer: Arc<Peer>,
 }
 
@@ -71,7 +74,8 @@ pub(crate) struct Switch {
     pipes: Mutex<HashMap<PipeId, PipeInfo, BySequence>>,
     sessions: Mutex<Sessions>,
     scale: Arc<Scale>,
-    timers: Mutex<BTreeSet<(Instant, Endpoint)>>,
+    /// By the number of the link, which some name may not lead to any more.
+    timers: Mutex<BTreeMap<(Instant, u64), Weak<Peer>>>,
     /// The earliest timer is new.
     pub(crate) rearmed: Notify,
     /// An agent was told to shut the router down.
@@ -230,10 +234,17 @@ impl Switch {
 
     /// Fills in where an answer goes, as the receiver needs it; what a reply already says stays.
     pub(crate) fn fill_reply_addr(&self, msg: &mut Msg, number: u64) {
-        msg.from.connection = Some(number);
-        if msg.to.machine.is_some() || msg.to.net.is_some() {
-            msg.from.machine = self.machine.get().cloned();
+        let machine = self.named_to(&msg.to).or(msg.from.machine.as_ref());
+        if msg.from.connection != Some(number) || msg.from.machine.as_ref() != machine {
+            let machine = machine.cloned();
+            let from = &mut msg.from;
+            (from.machine, from.connection) = (machine, Some(number));
         }
+    }
+
+    /// How this router is named on its machine to who is at `to`: not at all where that is here.
+    pub(crate) fn named_to(&self, to: &Addr) -> Option<&Endpoint> {
+        self.machine.get().filter(|_| to.machine.is_some() || to.net.is_some())
     }
 
     /// Sends a message of a connection of this router. It comes back, with the reason, if that is known at once.
@@ -267,16 +278,22 @@ impl Switch {
             self.counters.untold();
             return;
         };
-        if !self.send_report(report) {
+        if !self.send_report(report, msg.debt.life()) {
             // But the router that it came from knows that there was one.
             msg.debt.unreported();
         }
     }
 
-    /// Nobody is told that a report did not arrive: that would have no end. False if it did not.
+    /// Nobody is told that a report did not arrive: that would have no end. False if it did not. One about a message of another router's life goes back over the link to that, whose receipts rely on it,
+    /// by whichever name its sender is known.
     #[cold]
-    pub(crate) fn send_report(&self, report: Msg) -> bool {
-        let sent = self.dispatch(report, Came::Here);
+    pub(crate) fn send_report(&self, report: Msg, life: Option<u64>) -> bool {
+        let is_there = || matches!(self.names.read().route(&report.to, Came::Here), Route::There(_));
+        let back = life.and_then(|life| self.links.read().to(life).cloned()).filter(|_| is_there());
+        let sent = match back {
+            Some(peer) => self.hand_to(&peer, report),
+            None => self.dispatch(report, Came::Here),
+        };
         if let Err(unsent) = &sent {
             self.counters.untold();
             tracing::warn!(msg = ?unsent.msg, reason = %unsent.reason, "a report did not arrive");
@@ -296,7 +313,7 @@ impl Switch {
 
     fn dispatch(&self, msg: Msg, came: Came) -> Result<(), Unsent> {
         if came == Came::Here
-            && let Some(last) = self.last(&msg.to)
+            && let Some(last) = self.last(msg.head())
         {
             let sent = self.hand_to(&last.peer, msg);
             remember(last);
@@ -338,8 +355,12 @@ impl Switch {
         let Some(peer) = self.peer(endpoint, most) else {
             return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {most} links already"))));
         };
-        let last =
-            (came == Came::Here).then(|| Last { router: self.number, era, to: msg.to.clone(), peer: peer.clone() });
+        let last = (came == Came::Here).then(|| Last {
+            router: self.number,
+            era,
+            head: msg.head().clone(),
+            peer: peer.clone(),
+        });
         let sent = self.hand_to(&peer, msg);
         if let Some(last) = last {
             remember(last);
@@ -347,31 +368,32 @@ impl Switch {
         sent
     }
 
-    /// Where the last message of this thread went, if it went to `to`.
-    fn last(&self, to: &Addr) -> Option<Last> {
+    /// Where the last message of this thread went, if it went where one with this outside goes.
+    fn last(&self, head: &Arc<Head>) -> Option<Last> {
         let last = LAST.try_with(Cell::take).ok().flatten()?;
-        let is_so = last.router == self.number && last.era == self.era.load(Ordering::Acquire) && last.to == *to;
-        Some(last).filter(|_| is_so)
+        let is_so = last.router == self.number && last.era == self.era.load(Ordering::Acquire);
+        let goes_there = |last: &Last| Arc::ptr_eq(&last.head, head) || last.head.to == head.to;
+        Some(last).filter(|last| is_so && goes_there(last))
     }
 
-    fn hand_to(&self, peer: &Arc<Peer>, msg: Msg) -> Result<(), Unsent> {
-        let mut contents = match msg.contents.encoded() {
-            Ok(contents) => contents,
-            Err(error) => return Err(Unsent::because(msg, Reason::NotEncodable(error.to_string()))),
-        };
+    fn hand_to(&self, peer: &Arc<Peer>, mut msg: Msg) -> Result<(), Unsent> {
+        let contents = std::mem::replace(&mut msg.contents, Contents::null());
         let mut outgoing = Some(msg);
-        let pushed = self.with(peer, |link, now, acts| {
-            let pushed = link.push(&mut outgoing, &mut contents, now, acts);
-            if pushed.as_ref().is_err_and(|not_taken| not_taken.full) {
-                peer.was_full.store(true, Ordering::SeqCst);
-            }
-            pushed
+        let mut pushed = Ok(());
+        let encoded = contents.lend(|lent| {
+            pushed = self.push(peer, |link, now| {
+                let pushed = link.take(&mut outgoing, lent, now);
+                if pushed.as_ref().is_err_and(|not_taken| not_taken.full) {
+                    peer.was_full.store(true, Ordering::SeqCst);
+                }
+                pushed
+            });
         });
-        match (pushed, outgoing) {
-            (Err(not_taken), Some(msg)) => {
-                let room = not_taken.full.then(|| peer.room.clone());
-                Err(Unsent { msg, reason: not_taken.reason, room })
-            }
+        let Some(mut msg) = outgoing else { return Ok(()) };
+        msg.contents = contents;
+        match (encoded, pushed) {
+            (Err(error), _) => Err(Unsent::because(msg, Reason::NotEncodable(error.to_string()))),
+            (_, Err(NotTaken { reason, full })) => Err(Unsent { msg, reason, room: full.then(|| peer.room.clone()) }),
             _ => Ok(()),
         }
     }
@@ -411,8 +433,7 @@ impl Switch {
         if self.pipes.lock().values().filter_map(|info| info.greets.as_ref()).any(is_fresh) {
             return false;
         }
-        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
-        peers.iter().all(|peer| {
+        self.peers().iter().all(|peer| {
             let guarded = peer.link.lock();
             guarded.link.is_idle()
                 && guarded.link.is_hushed()
@@ -428,18 +449,17 @@ impl Switch {
         }
     }
 
-    /// In the order of their names, so that a simulation is like the other.
+    /// All links, also those whose name leads to another by now: each has a session. In the order of their numbers, so that a simulation is like the other.
     fn peers(&self) -> Vec<Arc<Peer>> {
-        let mut peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
-        peers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let mut peers: Vec<_> = self.links.read().by_session.values().cloned().collect();
+        peers.sort_unstable_by_key(|peer| peer.number);
         peers
     }
 
     /// Whether agents have dealt with everything that they were sent, and other routers with what they were sent from here or over here.
     pub(crate) fn is_handled(&self) -> bool {
-        let peers: Vec<_> = self.links.read().by_name.values().cloned().collect();
         self.ports.read().values().all(|port| port.is_empty())
-            && peers.iter().all(|peer| peer.link.lock().link.is_settled())
+            && self.peers().iter().all(|peer| peer.link.lock().link.is_settled())
     }
 
     /// Stops every agent and closes every connection.

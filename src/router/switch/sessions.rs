@@ -150,8 +150,8 @@ impl Creditor for Incoming {
         self.ended(number, Some(How::Unreported));
     }
 
-    fn is_elsewhere(&self) -> bool {
-        true
+    fn life(&self) -> Option<u64> {
+        Some(self.sender)
     }
 }
 

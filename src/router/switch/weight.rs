@@ -61,8 +61,8 @@ impl Creditor for Weighed {
         debt.unreported();
     }
 
-    fn is_elsewhere(&self) -> bool {
-        self.debt.lock().is_elsewhere()
+    fn life(&self) -> Option<u64> {
+        self.debt.lock().life()
     }
 }
 
