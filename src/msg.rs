@@ -211,7 +211,7 @@ impl<A: Actor, M: Message<Result = Handled>> MessageResponse<A, M> for Handled {
 
 impl Msg {
     pub(crate) fn new(to: Addr, subject: impl Into<SmolStr>, contents: Contents) -> Self {
-        Self::with(Arc::new(Head { to, from: Addr::default(), subject: subject.into() }), contents)
+        Self::with(Arc::new(Head { to, from: Addr::default(), subject: subject.into(), hops: 0 }), contents)
     }
 
     pub(crate) fn with(head: Arc<Head>, contents: Contents) -> Self {
@@ -226,15 +226,37 @@ impl Msg {
 
     /// The message as it goes over the wire, with these contents.
     pub(crate) fn envelope(&self, contents: Encoded) -> Envelope {
-        let Head { to, from, subject } = (*self.head).clone();
+        let Head { to, from, subject, hops } = (*self.head).clone();
         let Self { id, reply_to, .. } = *self;
-        Envelope { from, to, subject, id, reply_to, contents, meta: self.encoded_meta().clone() }
+        let meta = wire::with_hops(self.encoded_meta().clone(), hops);
+        Envelope { from, to, subject, id, reply_to, contents, meta }
     }
 
     /// The same without what it carries, but for its meta.
     pub(crate) fn without_contents(mut self) -> Self {
         self.contents = Contents::null();
         self
+    }
+
+    /// Counts one more hop, unless that is more than `limit`.
+    pub(crate) fn count_hop(&mut self, limit: u32) -> Result<(), Reason> {
+        let hops = self.head.hops;
+        match &mut self.meta {
+            Some(meta) => wire::count_hop(meta, limit.saturating_sub(hops)),
+            None if hops >= limit => Err(Reason::HopLimit),
+            None => {
+                self.hops += 1;
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn has_meta(&self) -> bool {
+        self.meta.is_some()
+    }
+
+    pub(crate) fn set_head(&mut self, head: Arc<Head>) {
+        self.head = head;
     }
 
     pub(crate) fn head(&self) -> &Arc<Head> {

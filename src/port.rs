@@ -286,7 +286,7 @@ impl Port {
         let head = last.filter(is_so).unwrap_or_else(|| {
             let machine = self.switch.named_to(&to).cloned();
             let from = Addr { net: None, machine, connection: Some(self.number) };
-            Arc::new(Head { to, from, subject })
+            Arc::new(Head { to, from, subject, hops: 0 })
         });
         // A thread that ends sends without.
         let _ = OUTSIDE.try_with(|place| place.set(Some(head.clone())));
@@ -303,7 +303,7 @@ impl Port {
             let machine = self.switch.named_to(&to).cloned();
             // A Python directory compares the text by which it addressed us with the text in the answer.
             let from = Addr { net: asked.to.net.clone(), machine, connection: Some(self.number) };
-            let answer = Arc::new(Head { to, from, subject: asked.subject.clone() });
+            let answer = Arc::new(Head { to, from, subject: asked.subject.clone(), hops: 0 });
             Round { port: Arc::downgrade(self), asked: asked.clone(), answer }
         });
         let answer = last.answer.clone();

@@ -101,9 +101,9 @@ impl Inflow {
         }
     }
 
-    /// A handler was called with a received message. True if that is the first news since the last receipt.
-    pub(crate) fn settle(&mut self, number: u64) -> bool {
-        let mut end = number + 1;
+    /// Handlers were called with so many received messages from `number` on. True if that is the first news since the last receipt.
+    pub(crate) fn settle(&mut self, number: u64, count: u64) -> bool {
+        let mut end = number + count;
         if !self.beyond.is_empty()
             && let Some(next) = self.beyond.remove(&end)
         {
@@ -123,17 +123,22 @@ impl Inflow {
         !std::mem::replace(&mut self.news, true)
     }
 
-    /// A received message had no handler. True as [`settle`](Self::settle).
-    pub(crate) fn fail(&mut self, number: u64, how: How) -> bool {
+    /// So many received messages from `number` on had no handler. True as [`settle`](Self::settle).
+    pub(crate) fn fail(&mut self, number: u64, count: u64, how: How) -> bool {
+        let upto = number + count;
+        if how == How::Reported && (number + 1..upto).contains(&self.doubtful) {
+            let is_first = self.fail(number, self.doubtful - number, how);
+            return self.fail(self.doubtful, upto - self.doubtful, how) || is_first;
+        }
         let how = if how == How::Reported && number < self.doubtful { How::Unreported } else { how };
         let is_new = |untold: &Untold| untold.since.is_none() && untold.reported.is_none();
         match self.failed.range_mut(..number).next_back() {
-            Some((_, before)) if before.upto == number && before.how == how && is_new(before) => before.upto += 1,
+            Some((_, before)) if before.upto == number && before.how == how && is_new(before) => before.upto = upto,
             _ => {
-                self.failed.insert(number, Untold { upto: number + 1, how, since: None, reported: None });
+                self.failed.insert(number, Untold { upto, how, since: None, reported: None });
             }
         }
-        self.settle(number)
+        self.settle(number, count)
     }
 
     /// What the peer is told in a frame: all reports so far are among our messages below `reported`, and those below `gone` are on their way with it. A report that still waits, and is lost when
@@ -235,16 +240,16 @@ mod tests {
     fn what_is_settled_out_of_order_is_told_in_ranges_until_they_meet() {
         let mut inflow = Inflow::default();
         inflow.receive(0, 10);
-        assert!(!inflow.settle(3), "a receipt is owed for what was received");
+        assert!(!inflow.settle(3, 1), "a receipt is owed for what was received");
         inflow.receipt(7, 0, 0);
-        assert!(inflow.settle(5));
-        assert!(!inflow.settle(4));
-        inflow.settle(8);
+        assert!(inflow.settle(5, 1));
+        assert!(!inflow.settle(4, 1));
+        inflow.settle(8, 1);
         let receipt = inflow.receipt(7, 0, 0);
         assert_eq!((receipt.settled, receipt.beyond.as_slice()), (0, &[(3, 6), (8, 9)][..]));
-        assert!(inflow.settle(0), "news again");
-        inflow.settle(2);
-        inflow.settle(1);
+        assert!(inflow.settle(0, 1), "news again");
+        inflow.settle(2, 1);
+        inflow.settle(1, 1);
         let receipt = inflow.receipt(7, 0, 0);
         assert_eq!((receipt.settled, receipt.beyond.as_slice()), (6, &[(8, 9)][..]));
     }
@@ -253,20 +258,20 @@ mod tests {
     fn what_had_no_handler_is_told_until_the_peer_has_heard_it() {
         let mut inflow = Inflow::default();
         inflow.receive(0, 10);
-        inflow.settle(0);
-        inflow.fail(1, How::Reported);
-        inflow.fail(2, How::Reported);
-        inflow.fail(3, How::Unread);
+        inflow.settle(0, 1);
+        inflow.fail(1, 1, How::Reported);
+        inflow.fail(2, 1, How::Reported);
+        inflow.fail(3, 1, How::Unread);
         let told = inflow.receipt(7, 0, 0);
         let both = [Failed { from: 1, upto: 3, how: How::Reported }, Failed { from: 3, upto: 4, how: How::Unread }];
         assert_eq!((told.settled, told.failed.as_slice()), (4, &both[..]));
-        inflow.fail(4, How::Reported);
+        inflow.fail(4, 1, How::Reported);
         let third = Failed { from: 4, upto: 5, how: How::Reported };
         assert_eq!(inflow.receipt(7, 0, 0).failed, [third]);
         inflow.tell_again();
         let told = inflow.receipt(7, 0, 0);
         assert_eq!(told.failed.len(), 3, "what was told on a pipe that was lost may be lost");
-        inflow.fail(6, How::Reported);
+        inflow.fail(6, 1, How::Reported);
         inflow.heard(told.version);
         inflow.tell_again();
         assert_eq!(inflow.receipt(7, 0, 0).failed, [Failed { from: 6, upto: 7, how: How::Reported }]);
@@ -276,9 +281,9 @@ mod tests {
     fn what_has_a_report_is_told_with_it_or_after_it_and_in_doubt_if_that_may_be_lost() {
         let mut inflow = Inflow::default();
         inflow.receive(0, 10);
-        inflow.settle(0);
-        inflow.fail(1, How::Reported);
-        inflow.settle(2);
+        inflow.settle(0, 1);
+        inflow.fail(1, 1, How::Reported);
+        inflow.settle(2, 1);
         let early = inflow.receipt(7, 5, 4);
         assert_eq!((early.settled, early.beyond.len(), early.failed.len()), (1, 0, 0));
         assert_eq!((inflow.has_unreported(), inflow.has_more()), (true, false));
@@ -286,7 +291,7 @@ mod tests {
         let told = inflow.receipt(7, 9, 5);
         assert_eq!((told.settled, told.failed.as_slice()), (3, &[Failed { from: 1, upto: 2, how: How::Reported }][..]));
         inflow.reports_are_lost();
-        inflow.fail(4, How::Reported);
+        inflow.fail(4, 1, How::Reported);
         inflow.tell_again();
         let again = inflow.receipt(7, 0, 0).failed;
         assert!(again.iter().all(|failed| failed.how == How::Unreported), "{again:?}");
@@ -299,9 +304,9 @@ mod tests {
         inflow.receive(0, 4000);
         for number in 0..4000 {
             if number % 2 == 0 {
-                inflow.fail(number, How::Reported)
+                inflow.fail(number, 1, How::Reported)
             } else {
-                inflow.settle(number)
+                inflow.settle(number, 1)
             };
         }
         let mut failed = 0;
@@ -328,10 +333,10 @@ mod tests {
             (told.len(), inflow.has_more())
         };
         for number in (5..1000).step_by(2) {
-            inflow.settle(number);
+            inflow.settle(number, 1);
         }
         assert_eq!(tell(&mut inflow), (RANGES, true));
-        inflow.settle(1);
+        inflow.settle(1, 1);
         while tell(&mut inflow).1 {}
         assert_eq!(tell(&mut inflow).0, 499);
     }
@@ -346,7 +351,7 @@ mod tests {
             while !numbers.is_empty() {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let index = usize::try_from(seed >> 33).unwrap() % numbers.len();
-                inflow.settle(numbers.swap_remove(index));
+                inflow.settle(numbers.swap_remove(index), 1);
             }
             let receipt = inflow.receipt(7, 0, 0);
             assert_eq!((receipt.settled, receipt.beyond.len()), (40, 0));

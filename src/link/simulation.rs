@@ -251,7 +251,7 @@ impl World {
         let incarnation = self.nodes[from].incarnation;
         let head = self.heads.entry((incarnation, to)).or_insert_with(|| {
             let (from, to) = (Addr::local(incarnation), Addr::at(name(to), 3));
-            Arc::new(Head { to, from, subject: SmolStr::new_static("EVENT") })
+            Arc::new(Head { to, from, subject: SmolStr::new_static("EVENT"), hops: 0 })
         });
         let mut msg = Msg::with(head.clone(), Contents::null());
         msg.id = Some(number as i64);
@@ -497,8 +497,8 @@ impl World {
     fn settle(&mut self, node: usize, sender: u64, session: u64, number: u64, failed: Option<How>) {
         let inflow = self.nodes[node].inflows[&(sender, session)].clone();
         let is_first_news = match failed {
-            None => inflow.lock().settle(number),
-            Some(how) => inflow.lock().fail(number, how),
+            None => inflow.lock().settle(number, 1),
+            Some(how) => inflow.lock().fail(number, 1, how),
         };
         if let Some(&peer) = self.nodes[node].known.get(&sender).filter(|_| is_first_news) {
             self.with(node, peer, |link, now, acts| link.owe(session, &inflow, 0, false, now, acts));

@@ -1,7 +1,7 @@
 //! The messages of a frame between two Rust routers, laid out to be written and read in one go.
 //!
 //! Endpoints are named once, in a table. A message is: its length in 4 bytes, little-endian; a byte that tells which of the optional parts are there; the places in the table, from 1 on, of the endpoints that
-//! it comes from and goes to, and their connections; its ids; its subject; symbols and `meta`; and to the end its contents, as Ion, untouched. Numbers are LEB128, ids zigzag before. One that comes from and
+//! it comes from and goes to, and their connections; its subject; how often it was passed on; its ids; symbols and `meta`; and to the end its contents, as Ion, untouched. Numbers are LEB128, ids zigzag before. One that comes from and
 //! goes where the one before it does, about the same, says so in their place, and how much larger its ids are.
 
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Block {
     pub fn push(&mut self, message: &Envelope, net: Option<&Endpoint>) {
         let Envelope { from, to, subject, id, reply_to, contents, meta } = message;
         let meta = Some(meta).filter(|meta| **meta != Encoded::empty_struct());
-        let head = Head { to: to.clone(), from: from.clone(), subject: subject.clone() };
+        let head = Head { to: to.clone(), from: from.clone(), subject: subject.clone(), hops: 0 };
         let same = self.last.as_ref().map(|last| &last.head).filter(|last| ***last == head).cloned();
         let head = &same.unwrap_or_else(|| Arc::new(head));
         self.add(Parts { head, id: *id, reply_to: *reply_to, contents: contents.lend(), meta }, net);
@@ -122,7 +122,7 @@ impl Block {
     pub(crate) fn add(&mut self, message: Parts<'_>, net: Option<&Endpoint>) {
         let at = self.bytes.len();
         let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
-        let Head { to, from, subject } = &**message.head;
+        let Head { to, from, subject, hops } = &**message.head;
         let same = self.last.take().filter(|last| Arc::ptr_eq(&last.head, message.head));
         let flags = flag(message.id.is_some(), ID)
             | flag(message.reply_to.is_some(), REPLY_TO)
@@ -140,6 +140,7 @@ impl Block {
             self.addr(from.net.as_ref().or(net), from.machine.as_ref(), from.connection);
             self.addr(to.net.as_ref(), to.machine.as_ref(), to.connection);
             put_text(subject.as_bytes(), &mut self.bytes);
+            put_number(u64::from(*hops), &mut self.bytes);
         }
         let before = same.as_ref().map_or((0, 0), |last| (last.id, last.reply_to));
         for (id, before) in [(message.id, before.0), (message.reply_to, before.1)] {
@@ -306,7 +307,9 @@ impl Cursor<'_> {
         let (from, to) = (self.addr(has_from)?, self.addr(has_to)?);
         let subject =
             std::str::from_utf8(self.packed.text()?).map_err(|_| Malformed(&"a subject that is not UTF-8"))?;
-        Ok(Head { to, from, subject: SmolStr::new(subject) })
+        let subject = SmolStr::new(subject);
+        let hops = u32::try_from(self.packed.number()?).map_err(|_| Malformed(&"more hops than there are"))?;
+        Ok(Head { to, from, subject, hops })
     }
 
     fn addr(&mut self, has_connection: bool) -> Result<Addr, Malformed> {

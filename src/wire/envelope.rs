@@ -9,6 +9,7 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 
 use super::ion::{self, Kind, MARKER, Value};
+use super::meta::with_hops;
 use super::refused::{Fault, Reason, Refused, RefusedKind, Why};
 use super::top::Top;
 use super::{Encoded, MESSAGE_SCHEMA, Profile};
@@ -40,6 +41,8 @@ pub struct Head {
     pub(crate) to: Addr,
     pub(crate) from: Addr,
     pub(crate) subject: SmolStr,
+    /// How often they were passed on, beside what their `meta` says.
+    pub(crate) hops: u32,
 }
 
 /// An [`Envelope`] as a router keeps it; `meta` is absent where it is the usual empty struct.
@@ -55,15 +58,15 @@ impl From<Envelope> for Letter {
     fn from(envelope: Envelope) -> Self {
         let Envelope { from, to, subject, id, reply_to, contents, meta } = envelope;
         let meta = (meta != Encoded::empty_struct()).then(|| Box::new(meta));
-        Self { head: Arc::new(Head { to, from, subject }), id, reply_to, contents, meta }
+        Self { head: Arc::new(Head { to, from, subject, hops: 0 }), id, reply_to, contents, meta }
     }
 }
 
 impl From<Letter> for Envelope {
     fn from(letter: Letter) -> Self {
         let Letter { head, id, reply_to, contents, meta } = letter;
-        let Head { to, from, subject } = Arc::unwrap_or_clone(head);
-        let meta = meta.map_or_else(Encoded::empty_struct, |meta| *meta);
+        let Head { to, from, subject, hops } = Arc::unwrap_or_clone(head);
+        let meta = with_hops(meta.map_or_else(Encoded::empty_struct, |meta| *meta), hops);
         Self { from, to, subject, id, reply_to, contents, meta }
     }
 }

@@ -1,6 +1,6 @@
 //! What routers of this project write into a message's `meta`, beside whatever else is there; Python ignores it.
 //!
-//! `hops` counts how often the message was passed on. `numbered` is its sender's incarnation, its session and number,
+//! `hops` counts how often the message was passed on; between routers of this project it stands beside. `numbered` is its sender's incarnation, its session and number,
 //! where it travels alone to a router that may be one of ours.
 
 use super::{Encoded, decode, encode};
@@ -12,13 +12,30 @@ const NUMBERED: &str = "numbered";
 
 /// Counts one more hop, unless that is more than `limit`.
 pub(crate) fn count_hop(meta: &mut Encoded, limit: u32) -> Result<(), Reason> {
+    count_hops(meta, 1, limit)
+}
+
+/// Counts so many more hops, unless that is more than `limit` together.
+fn count_hops(meta: &mut Encoded, more: u32, limit: u32) -> Result<(), Reason> {
     let pairs = pairs(meta)?;
-    let hops = match pairs.iter().find(|(key, _)| key == HOPS) {
-        Some((_, Value::Int(count))) if (0..i128::from(limit)).contains(count) => count + 1,
+    let before = match pairs.iter().find(|(key, _)| key == HOPS) {
+        Some((_, Value::Int(count))) if *count >= 0 => *count,
         Some(_) => return Err(Reason::HopLimit),
-        None => 1,
+        None => 0,
     };
-    set(meta, pairs, HOPS, Value::Int(hops))
+    match before.checked_add(i128::from(more)) {
+        Some(hops) if hops <= i128::from(limit) => set(meta, pairs, HOPS, Value::Int(hops)),
+        _ => Err(Reason::HopLimit),
+    }
+}
+
+/// `meta` that says of so many more hops than it did.
+pub(crate) fn with_hops(mut meta: Encoded, more: u32) -> Encoded {
+    if more > 0 {
+        // One that cannot be read, or says of more than there are, stays as it is.
+        let _ = count_hops(&mut meta, more, u32::MAX);
+    }
+    meta
 }
 
 /// Writes which incarnation, session and number a message has.

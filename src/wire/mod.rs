@@ -45,7 +45,7 @@ pub(crate) use frame::open_frame;
 pub use frame::{Failed, FrameKind, Header, How, Mood, Receipt, Receipts, kind, read_frame, write_frame};
 pub use gate::check;
 pub use ion_rs::Element;
-pub(crate) use meta::{count_hop, mark, take_mark};
+pub(crate) use meta::{count_hop, mark, take_mark, with_hops};
 pub use refused::{Refused, RefusedKind};
 pub(crate) use ser::lend;
 pub use ser::{EncodeError, encode};

@@ -47,10 +47,19 @@ struct Via {
 struct Row {
     /// The outside of those before, which the next may have.
     recent: Option<Arc<Head>>,
-    /// Where they go.
-    to: Option<Arc<Head>>,
-    port: Weak<Port>,
+    /// That of those in the row, and where they go.
+    last: Option<Arc<Head>>,
+    goes: Goes,
     msgs: SmallVec<[Msg; 2]>,
+}
+
+#[derive(Default)]
+enum Goes {
+    #[default]
+    Nowhere,
+    In(Weak<Port>),
+    /// To another router, with this outside.
+    On(Arc<Peer>, Arc<Head>),
 }
 
 /// What the last link frame of a thread was read with, which is so for as long as its router's names, links, pipes, ports and sessions stay as they are.
@@ -521,7 +530,7 @@ impl Switch {
                 },
                 Err(refused) => {
                     self.refused(via.pipe, &refused);
-                    incoming.ended(number, Some(How::Unread));
+                    incoming.ended(number, 1, Some(How::Unread));
                 }
             }
         }
@@ -529,18 +538,35 @@ impl Switch {
         self.end_row(row);
     }
 
-    /// Adds a message to the row if it is for the same connection, or ends the row and begins another.
-    fn in_row(&self, row: &mut Row, msg: Msg, came: Came) {
-        if row.to.as_ref().is_some_and(|last| Arc::ptr_eq(last, msg.head()) || last.to == msg.to) {
-            return row.msgs.push(msg);
+    /// Adds a message to the row if it goes where the row goes, or ends the row and begins another.
+    fn in_row(&self, row: &mut Row, mut msg: Msg, came: Came) {
+        let last = row.last.as_ref();
+        let is_same = last.is_some_and(|last| Arc::ptr_eq(last, msg.head()));
+        match &row.goes {
+            Goes::In(_) if is_same || last.is_some_and(|last| last.to == msg.to) => return row.msgs.push(msg),
+            Goes::On(_, passed) if is_same && !msg.has_meta() => {
+                msg.set_head(passed.clone());
+                return row.msgs.push(msg);
+            }
+            _ => self.end_row(row),
         }
-        self.end_row(row);
         let route = self.names.read().route(&msg.to, came);
         match route {
             Route::Here(number) => {
-                row.to = Some(msg.head().clone());
-                row.port = self.port(number).map_or_else(Weak::new, |port| Arc::downgrade(&port));
+                row.last = Some(msg.head().clone());
+                row.goes = Goes::In(self.port(number).map_or_else(Weak::new, |port| Arc::downgrade(&port)));
                 row.msgs.push(msg);
+            }
+            Route::There(endpoint) if !msg.has_meta() => {
+                let last = msg.head().clone();
+                match self.next_hop(&endpoint, &mut msg, came) {
+                    Ok(peer) => {
+                        row.last = Some(last);
+                        row.goes = Goes::On(peer, msg.head().clone());
+                        row.msgs.push(msg);
+                    }
+                    Err(reason) => self.tell([Unsent::because(msg, reason)]),
+                }
             }
             _ => self.tell(self.dispatch(msg, came).err()),
         }
@@ -550,9 +576,14 @@ impl Switch {
         if row.msgs.is_empty() {
             return;
         }
-        match row.port.upgrade() {
-            Some(port) => self.tell(port.deliver_all(&mut row.msgs)),
-            None => self.tell(row.msgs.drain(..).map(|msg| Unsent::because(msg, Reason::NoSuchConnection))),
+        let nobody = |msg| Unsent::because(msg, Reason::NoSuchConnection);
+        match &row.goes {
+            Goes::In(port) => match port.upgrade() {
+                Some(port) => self.tell(port.deliver_all(&mut row.msgs)),
+                None => self.tell(row.msgs.drain(..).map(nobody)),
+            },
+            Goes::On(peer, _) => self.tell(self.hand_all_to(peer, &mut row.msgs)),
+            Goes::Nowhere => {}
         }
     }
 

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
+use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::addr::{Addr, DIRECTORY, Endpoint};
@@ -24,15 +25,15 @@ use crate::contents::Contents;
 use crate::directory::Board;
 use crate::failure::Reason;
 use crate::hash::BySequence;
-use crate::link::NotTaken;
+use crate::link::{Link, NotTaken};
 use crate::msg::Msg;
 use crate::port::Port;
 use crate::router::clock::Clock;
 use crate::router::counters::Counters;
 use crate::router::names::{Came, Mode, Names, Route};
+use crate::subject;
 use crate::transport::{PipeId, Transport};
-use crate::wire::Head;
-use crate::{subject, wire};
+use crate::wire::{self, Head, Lent};
 use arrivals::{Greets, PipeInfo};
 use links::{LINKS, LINKS_FOR_REPORTS, Links, Peer};
 use sessions::Sessions;
@@ -116,6 +117,37 @@ impl Unsent {
     #[cold]
     pub(crate) fn full(msg: Msg, room: Arc<Notify>) -> Self {
         Self { msg, reason: Reason::MailboxFull, room: Some(room) }
+    }
+}
+
+/// A link takes a message, and its peer is noted as one that somebody may wait for if it has no room.
+fn take(
+    peer: &Peer,
+    link: &mut Link,
+    outgoing: &mut Option<Msg>,
+    contents: Lent<'_>,
+    now: Instant,
+) -> Result<(), NotTaken> {
+    let taken = link.take(outgoing, contents, now);
+    if taken.as_ref().is_err_and(|not_taken| not_taken.full) {
+        peer.was_full.store(true, Ordering::SeqCst);
+    }
+    taken
+}
+
+/// A message that could not be encoded, or was not taken.
+fn unsent(
+    peer: &Peer,
+    mut msg: Msg,
+    contents: Contents,
+    encoded: Result<(), wire::EncodeError>,
+    taken: Result<(), NotTaken>,
+) -> Unsent {
+    msg.contents = contents;
+    match (encoded, taken) {
+        (Err(error), _) => Unsent::because(msg, Reason::NotEncodable(error.to_string())),
+        (_, Err(NotTaken { reason, full })) => Unsent { msg, reason, room: full.then(|| peer.room.clone()) },
+        (Ok(()), Ok(())) => unreachable!("it was taken"),
     }
 }
 
@@ -344,16 +376,9 @@ impl Switch {
     }
 
     fn pass_on(&self, endpoint: &Endpoint, mut msg: Msg, came: Came, era: u64) -> Result<(), Unsent> {
-        if came != Came::Here {
-            let mut meta = msg.encoded_meta().clone();
-            if let Err(reason) = wire::count_hop(&mut meta, self.limits.hops) {
-                return Err(Unsent::because(msg, reason));
-            }
-            msg.set_meta(meta);
-        }
-        let most = if msg.subject == subject::MSG_NOT_DELIVERED { LINKS_FOR_REPORTS } else { LINKS };
-        let Some(peer) = self.peer(endpoint, most) else {
-            return Err(Unsent::because(msg, Reason::NoRoute(format!("this router has {most} links already"))));
+        let peer = match self.next_hop(endpoint, &mut msg, came) {
+            Ok(peer) => peer,
+            Err(reason) => return Err(Unsent::because(msg, reason)),
         };
         let last = (came == Came::Here).then(|| Last {
             router: self.number,
@@ -368,6 +393,15 @@ impl Switch {
         sent
     }
 
+    /// The link to `endpoint`, for a message that was counted there.
+    fn next_hop(&self, endpoint: &Endpoint, msg: &mut Msg, came: Came) -> Result<Arc<Peer>, Reason> {
+        if came != Came::Here {
+            msg.count_hop(self.limits.hops)?;
+        }
+        let most = if msg.subject == subject::MSG_NOT_DELIVERED { LINKS_FOR_REPORTS } else { LINKS };
+        self.peer(endpoint, most).ok_or_else(|| Reason::NoRoute(format!("this router has {most} links already")))
+    }
+
     /// Where the last message of this thread went, if it went where one with this outside goes.
     fn last(&self, head: &Arc<Head>) -> Option<Last> {
         let last = LAST.try_with(Cell::take).ok().flatten()?;
@@ -379,23 +413,29 @@ impl Switch {
     fn hand_to(&self, peer: &Arc<Peer>, mut msg: Msg) -> Result<(), Unsent> {
         let contents = std::mem::replace(&mut msg.contents, Contents::null());
         let mut outgoing = Some(msg);
-        let mut pushed = Ok(());
+        let mut taken = Ok(());
         let encoded = contents.lend(|lent| {
-            pushed = self.push(peer, |link, now| {
-                let pushed = link.take(&mut outgoing, lent, now);
-                if pushed.as_ref().is_err_and(|not_taken| not_taken.full) {
-                    peer.was_full.store(true, Ordering::SeqCst);
-                }
-                pushed
-            });
+            taken = self.push(peer, |link, now| take(peer, link, &mut outgoing, lent, now));
         });
-        let Some(mut msg) = outgoing else { return Ok(()) };
-        msg.contents = contents;
-        match (encoded, pushed) {
-            (Err(error), _) => Err(Unsent::because(msg, Reason::NotEncodable(error.to_string()))),
-            (_, Err(NotTaken { reason, full })) => Err(Unsent { msg, reason, room: full.then(|| peer.room.clone()) }),
-            _ => Ok(()),
+        match outgoing {
+            None => Ok(()),
+            Some(msg) => Err(unsent(peer, msg, contents, encoded, taken)),
         }
+    }
+
+    /// Hands over messages that were passed on in a row, in one step; those that are not taken come back.
+    fn hand_all_to(&self, peer: &Arc<Peer>, msgs: &mut SmallVec<[Msg; 2]>) -> Vec<Unsent> {
+        let mut refused = Vec::new();
+        self.push(peer, |link, now| {
+            for mut msg in msgs.drain(..) {
+                let contents = std::mem::replace(&mut msg.contents, Contents::null());
+                let mut outgoing = Some(msg);
+                let mut taken = Ok(());
+                let encoded = contents.lend(|lent| taken = take(peer, link, &mut outgoing, lent, now));
+                refused.extend(outgoing.map(|msg| unsent(peer, msg, contents, encoded, taken)));
+            }
+        });
+        refused
     }
 
     // ---- what changes seldom ---------------------------------------------------------------

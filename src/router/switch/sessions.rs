@@ -126,12 +126,12 @@ impl Sessions {
 }
 
 impl Incoming {
-    /// A message has come to its end: a handler was called with it, or none because of this.
-    pub(super) fn ended(&self, number: u64, failed: Option<How>) {
+    /// So many messages from `number` on have come to their end: handlers were called with them, or none because of this.
+    pub(super) fn ended(&self, number: u64, count: u64, failed: Option<How>) {
         let mut inflow = self.inflow.lock();
         let is_first_news = match failed {
-            None => inflow.settle(number),
-            Some(how) => inflow.fail(number, how),
+            None => inflow.settle(number, count),
+            Some(how) => inflow.fail(number, count, how),
         };
         drop(inflow);
         if is_first_news && let Some(switch) = self.switch.upgrade() {
@@ -143,11 +143,15 @@ impl Incoming {
 /// The sender's router is told what became of its message with the next receipt.
 impl Creditor for Incoming {
     fn settle(&self, number: u64, handled: bool) {
-        self.ended(number, (!handled).then_some(How::Reported));
+        self.settle_row(number, 1, handled);
+    }
+
+    fn settle_row(&self, first: u64, count: u64, handled: bool) {
+        self.ended(first, count, (!handled).then_some(How::Reported));
     }
 
     fn unreported(&self, number: u64) {
-        self.ended(number, Some(How::Unreported));
+        self.ended(number, 1, Some(How::Unreported));
     }
 
     fn life(&self) -> Option<u64> {
