@@ -82,7 +82,10 @@ impl Connection {
     ) -> Result<i64, SendError> {
         let msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
         let id = self.port.next_id();
-        self.send_in_time(id, msg, self.port.switch.limits.room).await.map_err(SendError::from)?;
+        // As a rule there is room, and nothing to await.
+        if let Err(unsent) = self.port.send_as(id, msg) {
+            self.send_in_time(id, unsent, self.port.switch.limits.room).await.map_err(SendError::from)?;
+        }
         Ok(id)
     }
 
@@ -105,7 +108,9 @@ impl Connection {
         let ends = Instant::now() + limit;
         let id = self.port.next_id();
         let mut outcome = self.port.confirm(id, &mut msg);
-        self.send_in_time(id, msg, limit).await.map_err(SendError::from)?;
+        if let Err(unsent) = self.port.send_as(id, msg) {
+            self.send_in_time(id, unsent, limit).await.map_err(SendError::from)?;
+        }
         let (reason, place) = match tokio::time::timeout_at(ends, &mut outcome.coming).await {
             Ok(Ok(None)) => return Ok(()),
             Ok(Ok(Some(failure))) if failure.reason.is_unknown() => return Err(DeliverError::Unknown(failure)),
@@ -220,13 +225,12 @@ impl Connection {
         }
     }
 
-    /// Sends when there is room, and gives the message back if there is none in time.
-    async fn send_in_time(&self, id: i64, msg: Msg, limit: Duration) -> Result<(), Unsent> {
-        let msg = match self.port.send_as(id, msg) {
-            Err(unsent) if unsent.room.is_some() => unsent.msg,
-            sent => return sent,
-        };
-        let mut waiting = Some(msg);
+    /// Sends what found no room when there is some, and gives the message back if there is none in time.
+    async fn send_in_time(&self, id: i64, unsent: Unsent, limit: Duration) -> Result<(), Unsent> {
+        if unsent.room.is_none() {
+            return Err(unsent);
+        }
+        let mut waiting = Some(unsent.msg);
         match within(limit, self.send_when_room(id, &mut waiting)).await {
             Some(sent) => sent,
             None => waiting.map_or(Ok(()), |msg| Err(Unsent::because(msg, Reason::MailboxFull))),

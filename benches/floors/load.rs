@@ -1,6 +1,5 @@
 //! What is sent, how arrivals are counted, and what a run took from the machine.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -113,8 +112,8 @@ struct Arrivals {
     seen: Vec<bool>,
     good: u64,
     disordered: u64,
-    /// By the letter of the sender.
-    next: HashMap<u8, usize>,
+    /// By the letter of the sender, as far as there were any.
+    next: Vec<usize>,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -132,7 +131,11 @@ impl Tally {
             return;
         }
         arrivals.good += 1;
-        let next = arrivals.next.entry(body.as_bytes().get(DIGITS).copied().unwrap_or_default()).or_default();
+        let letter = body.as_bytes().get(DIGITS).copied().unwrap_or_default();
+        if arrivals.next.is_empty() {
+            arrivals.next.resize(usize::from(u8::MAX) + 1, 0);
+        }
+        let next = &mut arrivals.next[usize::from(letter)];
         let late = number < *next;
         *next = (number + 1).max(*next);
         arrivals.disordered += u64::from(late);

@@ -9,6 +9,21 @@ const RANGES: usize = 64;
 /// Ranges that had no handler, told in one receipt. Default 512: the rest follows in the next frames, and until then is not told as settled either.
 const FAILED: usize = 512;
 
+/// Settled messages that are told at once when nothing more is in anybody's hands: their sender may be waiting to send more. Default 16: fewer wait for an answer that goes with them, or for 5 ms.
+const FEW: u64 = 16;
+/// Settled messages that are told at once whatever else is there. Default 2,048: a quarter of those that may be ahead by default.
+const MANY: u64 = 2048;
+
+/// When the peer is to be told what has become of its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// As was to be done before.
+    AsBefore,
+    /// Soon: it is the first news since the last receipt.
+    Soon,
+    Now,
+}
+
 /// How far one session of one peer has been received, and settled: handled here, or not, which is told until the peer has heard it.
 #[expect(clippy::struct_excessive_bools, reason = "what the next receipt has to do with the last, each for itself")]
 #[derive(Debug, Default)]
@@ -36,6 +51,8 @@ pub(crate) struct Inflow {
     doubtful: u64,
     /// There is something that the peer has not been told.
     news: bool,
+    /// So many were settled since the last receipt.
+    untold: u64,
 }
 
 #[derive(Debug)]
@@ -101,8 +118,8 @@ impl Inflow {
         }
     }
 
-    /// Handlers were called with so many received messages from `number` on. True if that is the first news since the last receipt.
-    pub(crate) fn settle(&mut self, number: u64, count: u64) -> bool {
+    /// Handlers were called with so many received messages from `number` on.
+    pub(crate) fn settle(&mut self, number: u64, count: u64) -> Tell {
         let mut end = number + count;
         if !self.beyond.is_empty()
             && let Some(next) = self.beyond.remove(&end)
@@ -120,15 +137,26 @@ impl Inflow {
             }
         }
         self.again |= number < self.cursor;
-        !std::mem::replace(&mut self.news, true)
+        let before = self.untold;
+        self.untold += count;
+        let is_first = !std::mem::replace(&mut self.news, true);
+        let are_many = before < MANY && self.untold >= MANY;
+        if are_many || self.untold >= FEW && self.settled == self.next {
+            Tell::Now
+        } else if is_first {
+            Tell::Soon
+        } else {
+            Tell::AsBefore
+        }
     }
 
-    /// So many received messages from `number` on had no handler. True as [`settle`](Self::settle).
-    pub(crate) fn fail(&mut self, number: u64, count: u64, how: How) -> bool {
+    /// So many received messages from `number` on had no handler.
+    pub(crate) fn fail(&mut self, number: u64, count: u64, how: How) -> Tell {
         let upto = number + count;
         if how == How::Reported && (number + 1..upto).contains(&self.doubtful) {
-            let is_first = self.fail(number, self.doubtful - number, how);
-            return self.fail(self.doubtful, upto - self.doubtful, how) || is_first;
+            let before = self.fail(number, self.doubtful - number, how);
+            let then = self.fail(self.doubtful, upto - self.doubtful, how);
+            return if then == Tell::AsBefore { before } else { then };
         }
         let how = if how == How::Reported && number < self.doubtful { How::Unreported } else { how };
         let is_new = |untold: &Untold| untold.since.is_none() && untold.reported.is_none();
@@ -145,6 +173,7 @@ impl Inflow {
     /// the peer is given up, must not have been relied on.
     pub(crate) fn receipt(&mut self, session: u64, reported: u64, gone: u64) -> Receipt {
         self.news = false;
+        self.untold = 0;
         self.unreported = false;
         self.version += 1;
         let mut failed = Vec::new();
@@ -237,17 +266,32 @@ mod tests {
     }
 
     #[test]
+    fn who_may_wait_to_send_more_is_told_at_once() {
+        let mut inflow = Inflow::default();
+        inflow.receive(0, 10_000);
+        inflow.receipt(1, 0, 0);
+        assert_eq!(inflow.settle(0, MANY - 1), Tell::Soon);
+        assert_eq!(inflow.settle(MANY - 1, 1), Tell::Now);
+        assert_eq!(inflow.settle(MANY, 100), Tell::AsBefore);
+        inflow.receipt(1, 0, 0);
+        assert_eq!(inflow.settle(MANY + 100, 10_000 - FEW - MANY - 100), Tell::Now);
+        inflow.receipt(1, 0, 0);
+        assert_eq!(inflow.settle(10_000 - FEW, FEW - 1), Tell::Soon);
+        assert_eq!(inflow.settle(9_999, 1), Tell::Now, "nothing is left");
+    }
+
+    #[test]
     fn what_is_settled_out_of_order_is_told_in_ranges_until_they_meet() {
         let mut inflow = Inflow::default();
         inflow.receive(0, 10);
-        assert!(!inflow.settle(3, 1), "a receipt is owed for what was received");
+        assert_eq!(inflow.settle(3, 1), Tell::AsBefore, "a receipt is owed for what was received");
         inflow.receipt(7, 0, 0);
-        assert!(inflow.settle(5, 1));
-        assert!(!inflow.settle(4, 1));
+        assert_eq!(inflow.settle(5, 1), Tell::Soon);
+        assert_eq!(inflow.settle(4, 1), Tell::AsBefore);
         inflow.settle(8, 1);
         let receipt = inflow.receipt(7, 0, 0);
         assert_eq!((receipt.settled, receipt.beyond.as_slice()), (0, &[(3, 6), (8, 9)][..]));
-        assert!(inflow.settle(0, 1), "news again");
+        assert_eq!(inflow.settle(0, 1), Tell::Soon, "news again");
         inflow.settle(2, 1);
         inflow.settle(1, 1);
         let receipt = inflow.receipt(7, 0, 0);

@@ -18,6 +18,8 @@ const GRAIN: Duration = Duration::from_secs(1);
 
 /// Bytes of messages that one frame carries, unless a single one is larger. Default 64 KiB: more gains no throughput, and delays whatever comes behind it.
 const FRAME: usize = 64 << 10;
+/// Bytes of memory that a link keeps for its next frame while none is on its way. Default 4 KiB: enough for one or two messages, and there may be thousands of links.
+const SPARE: usize = 4 << 10;
 
 /// What is remembered of messages in a row to report their ends: their outsides, which differ by ids that count up, and what is settled with them. A stream costs no more memory than a message.
 pub(crate) struct Run {
@@ -425,7 +427,8 @@ impl Ledger {
         while let Some(flight) = self.flights.pop_front_if(|flight| flight.first + flight.block.len() as u64 <= upto) {
             freed += flight.size;
             self.sent = self.sent.saturating_sub(1);
-            self.spare = flight.block.emptied();
+            let is_last = self.flights.is_empty();
+            self.spare = flight.block.emptied(if is_last { SPARE } else { FRAME });
         }
         freed
     }

@@ -69,6 +69,9 @@ const SLOW_DIAL: Duration = Duration::from_millis(250);
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a Rust peer may be silent before it is gone, or stay away if it cannot be dialed. Default 3.5 s: three heartbeats may be late or lost.
 pub(crate) const DEAD: Duration = Duration::from_millis(3500);
+/// Plain messages sent to a peer that has not said who it is; further ones wait for its hello, or until it is taken for Python. Default 64: a Rust router's comes at once, and then thousands share a frame;
+/// Python needs some 60 ms to read so many.
+const BEFORE_HELLO: usize = 64;
 /// Bytes that a message takes in a queue beyond contents and meta: its envelope. Default 256: addresses and subject of usual length.
 const ENVELOPE: usize = 256;
 /// Bytes that a peer takes without having said its limit. Default 1 MiB: what a Rust router's transport takes beyond its limit, however small that
@@ -210,6 +213,8 @@ struct Open {
     /// Hellos, which go before everything else: what each echoes.
     hellos: VecDeque<Option<u64>>,
     paced: Option<Instant>,
+    /// Messages sent one to a frame.
+    plain: usize,
     /// The first message of this pipe, by its sender and number: an answer to it means that the hello before it was read.
     first: Option<(Option<u64>, i64)>,
     hello_is_read: bool,
@@ -385,6 +390,11 @@ impl Link {
         matches!(self.pipe, Pipe::Open(_)) && self.queue.is_empty() && !self.may_be_python()
     }
 
+    /// What is taken joins others that wait for the peer's word.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.lays_out() && self.ledger.has_unsent()
+    }
+
     /// Dials if need be, and sends what can be sent.
     pub(crate) fn go_on(&mut self, now: Instant, acts: &mut Vec<Act>) {
         self.connect(now, acts);
@@ -424,6 +434,7 @@ impl Link {
             doubtful,
             hellos: VecDeque::new(),
             paced: None,
+            plain: 0,
             first: None,
             hello_is_read: false,
         });
@@ -1004,7 +1015,7 @@ impl Link {
         // A pause that is over is nothing to wait for any more, also where something else is.
         open.paced = open.paced.filter(|until| now < *until);
         // What a lost pipe left unaccepted comes before anything newer.
-        let waits_for_word = open.doubtful && self.peer == Peer::Unknown;
+        let waits_for_word = self.peer == Peer::Unknown && (open.doubtful || open.plain >= BEFORE_HELLO);
         if self.ledger.has_unsent() || open.paced.is_some() || waits_for_word {
             return None;
         }
@@ -1025,6 +1036,7 @@ impl Link {
                 }
                 None => {
                     open.paced = open.way.accepted.then(|| now + PACE);
+                    open.plain += 1;
                     return Some(self.send_plain(queued, acts));
                 }
             }

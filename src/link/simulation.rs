@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use smol_str::SmolStr;
 
 use super::hello;
-use super::inflow::{Inflow, Verdict};
+use super::inflow::{Inflow, Tell, Verdict};
 use super::*;
 use crate::addr::Addr;
 use crate::contents::Contents;
@@ -496,12 +496,12 @@ impl World {
     /// A handler has returned, or there was none.
     fn settle(&mut self, node: usize, sender: u64, session: u64, number: u64, failed: Option<How>) {
         let inflow = self.nodes[node].inflows[&(sender, session)].clone();
-        let is_first_news = match failed {
+        let tell = match failed {
             None => inflow.lock().settle(number, 1),
             Some(how) => inflow.lock().fail(number, 1, how),
         };
-        if let Some(&peer) = self.nodes[node].known.get(&sender).filter(|_| is_first_news) {
-            self.with(node, peer, |link, now, acts| link.owe(session, &inflow, 0, false, now, acts));
+        if let Some(&peer) = self.nodes[node].known.get(&sender).filter(|_| tell != Tell::AsBefore) {
+            self.with(node, peer, |link, now, acts| link.owe(session, &inflow, 0, tell == Tell::Now, now, acts));
         }
     }
 

@@ -20,8 +20,6 @@ use crate::addr::{Addr, Endpoint};
 
 /// Endpoints that one block names. Default 4,096: a router has no more links.
 const ENDPOINTS: usize = 4096;
-/// Bytes of memory that an emptied block keeps. Default 4 KiB: enough for the one or two messages of a quiet link, of which there may be thousands.
-const KEPT: usize = 4 << 10;
 /// Bytes of a message's length.
 const LENGTH: usize = 4;
 
@@ -95,11 +93,11 @@ impl Block {
         self.bytes.len()
     }
 
-    /// An empty one, with its memory up to [`KEPT`].
-    pub(crate) fn emptied(mut self) -> Self {
+    /// An empty one, with up to so many bytes of its memory.
+    pub(crate) fn emptied(mut self, keep: usize) -> Self {
         self.endpoints.clear();
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
+        self.bytes.shrink_to(keep);
         Self { count: 0, last: None, ..self }
     }
 

@@ -266,7 +266,7 @@ impl Switch {
     /// A message from outside: it is for a connection here, or passed on.
     fn arrived(&self, pipe: PipeId, envelope: Envelope, debt: Debt) {
         let Some(via) = self.via(pipe) else { return };
-        let sent = self.let_in(&via, envelope.into(), debt).and_then(|msg| self.dispatch(msg, via.came));
+        let sent = self.let_in(&via, envelope.into(), debt, None).and_then(|msg| self.dispatch(msg, via.came));
         self.tell(sent.err());
     }
 
@@ -286,20 +286,10 @@ impl Switch {
         Some(Via { pipe, came: info.came, remote: info.remote.clone(), gateway, urgent })
     }
 
-    /// Makes a message of an envelope that came in, if there is room for it and this router takes any.
-    fn let_in(&self, via: &Via, mut letter: Letter, debt: Debt) -> Result<Msg, Unsent> {
-        let names_nobody = |net: &Option<Endpoint>| net.as_ref().is_none_or(is_all_addresses);
-        if via.came == Came::Tcp && names_nobody(&letter.head.from.net) && !letter.head.from.is_null() {
-            // A peer that does not name itself, or by all addresses at once, can be answered on its own pipe.
-            Arc::make_mut(&mut letter.head).from.net.clone_from(&via.remote);
-        }
-        let head = &letter.head;
-        if head.to.connection == Some(DIRECTORY) && !head.from.is_null() && self.names.read().is_here(&head.from) {
-            disown(Arc::make_mut(&mut letter.head), via.pipe);
-        }
-        let head = &letter.head;
-        if let (Came::Ipc, Some(net), Some(gateway)) = (via.came, &head.from.net, &via.gateway) {
-            self.heard_of(net, gateway);
+    /// Makes a message of an envelope that came in, if there is room for it and this router takes any. One that has the outside of the `last`, which was let in as it is, has a sound one.
+    fn let_in(&self, via: &Via, mut letter: Letter, debt: Debt, last: Option<&Arc<Head>>) -> Result<Msg, Unsent> {
+        if last.is_none_or(|last| !Arc::ptr_eq(last, &letter.head)) {
+            self.look_at_head(via, &mut letter.head);
         }
         let bytes = letter.contents.wire_len() + letter.meta.as_ref().map_or(0, |meta| meta.wire_len());
         let weight = self.scale.weigh(bytes, letter.reply_to.is_some(), self.limits.unhandled);
@@ -312,6 +302,21 @@ impl Switch {
             Err(()) => return Err(Unsent::because(msg, Reason::MailboxFull)),
         }
         Ok(msg)
+    }
+
+    /// Sees that the outside of a message that came in names its sender as it can be answered, and takes note of what it tells.
+    fn look_at_head(&self, via: &Via, head: &mut Arc<Head>) {
+        let names_nobody = |net: &Option<Endpoint>| net.as_ref().is_none_or(is_all_addresses);
+        if via.came == Came::Tcp && names_nobody(&head.from.net) && !head.from.is_null() {
+            // A peer that does not name itself, or by all addresses at once, can be answered on its own pipe.
+            Arc::make_mut(head).from.net.clone_from(&via.remote);
+        }
+        if head.to.connection == Some(DIRECTORY) && !head.from.is_null() && self.names.read().is_here(&head.from) {
+            disown(Arc::make_mut(head), via.pipe);
+        }
+        if let (Came::Ipc, Some(net), Some(gateway)) = (via.came, &head.from.net, &via.gateway) {
+            self.heard_of(net, gateway);
+        }
     }
 
     fn greeted(&self, pipe: PipeId, greeting: &Greeting) {
@@ -524,7 +529,7 @@ impl Switch {
         let mut recent = row.recent.take();
         for (number, read) in (first..).zip(bodies.letters(&mut recent)).skip(skip) {
             match read {
-                Ok(letter) => match self.let_in(via, letter, Debt::to(incoming.clone(), number)) {
+                Ok(letter) => match self.let_in(via, letter, Debt::to(incoming.clone(), number), row.last.as_ref()) {
                     Ok(msg) => self.in_row(row, msg, via.came),
                     Err(unsent) => self.tell([unsent]),
                 },

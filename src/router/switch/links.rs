@@ -78,6 +78,8 @@ pub(super) struct Guarded {
     pub(super) link: Link,
     pub(super) session: u64,
     pub(super) armed: Option<Instant>,
+    /// When the link was last told the time.
+    pub(super) looked: Instant,
 }
 
 impl Switch {
@@ -114,19 +116,20 @@ impl Switch {
             introduction: self.limits.introduction,
         };
         let dial = accepted.is_none().then(|| endpoint.clone());
-        let mut link = Link::new(me, endpoint.clone(), dial, self.clock.draw(), self.clock.now());
+        let now = self.clock.now();
+        let mut link = Link::new(me, endpoint.clone(), dial, self.clock.draw(), now);
         if let Some(way) = accepted {
             link.reached_by(way);
         }
         if self.stage() != Stage::Running {
-            link.close_down(self.clock.now(), &mut Vec::new());
+            link.close_down(now, &mut Vec::new());
         }
         let session = link.session();
         links.made += 1;
         let peer = Arc::new(Peer {
             name: endpoint.clone(),
             number: links.made,
-            link: Mutex::new(Guarded { link, session, armed: None }),
+            link: Mutex::new(Guarded { link, session, armed: None, looked: now }),
             room: Arc::default(),
             was_full: AtomicBool::new(false),
             former: Mutex::default(),
@@ -156,6 +159,7 @@ impl Switch {
         let mut acts = ACTS.try_with(Cell::take).unwrap_or_default();
         let mut guarded = peer.link.lock();
         let (now, before) = (self.clock.now(), guarded.link.burden());
+        guarded.looked = now;
         let result = decide(&mut guarded.link, now, &mut acts);
         self.carry_on(peer, guarded, now, before, acts);
         result
@@ -165,7 +169,11 @@ impl Switch {
     pub(super) fn push<R>(&self, peer: &Arc<Peer>, take: impl FnOnce(&mut Link, Instant) -> R) -> R {
         let mut acts = ACTS.try_with(Cell::take).unwrap_or_default();
         let mut guarded = peer.link.lock();
-        let (now, before) = (self.clock.now(), guarded.link.burden());
+        if !guarded.link.is_loading() {
+            guarded.looked = self.clock.now();
+        }
+        // Else what is taken joins a frame that waits, and shares its time: a look at the clock is a tenth of what a message costs. A link is looked at every second.
+        let (now, before) = (guarded.looked, guarded.link.burden());
         let result = take(&mut guarded.link, now);
         guarded.link.go_on(now, &mut acts);
         if acts.is_empty() && guarded.armed.is_some_and(|armed| armed <= now + self.limits.outcome) {

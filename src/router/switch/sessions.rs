@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::Switch;
 use crate::hash::Seeded;
-use crate::link::inflow::{Inflow, Remains};
+use crate::link::inflow::{Inflow, Remains, Tell};
 use crate::msg::Creditor;
 use crate::wire::How;
 
@@ -129,13 +129,15 @@ impl Incoming {
     /// So many messages from `number` on have come to their end: handlers were called with them, or none because of this.
     pub(super) fn ended(&self, number: u64, count: u64, failed: Option<How>) {
         let mut inflow = self.inflow.lock();
-        let is_first_news = match failed {
+        let tell = match failed {
             None => inflow.settle(number, count),
             Some(how) => inflow.fail(number, count, how),
         };
         drop(inflow);
-        if is_first_news && let Some(switch) = self.switch.upgrade() {
-            switch.owe(self, 0, false);
+        if tell != Tell::AsBefore
+            && let Some(switch) = self.switch.upgrade()
+        {
+            switch.owe(self, 0, tell == Tell::Now);
         }
     }
 }

@@ -21,9 +21,11 @@ use tokio::io::unix::AsyncFd;
 use super::Shared;
 use super::net::Ready;
 
-/// How often the keeper looks whether the arbiter comes round, while messages come and go: two looks without a turn while something is ready, and it
-/// serves. Default 2 ms: an agent that sends much and then blocks its thread hardly delays it, and 500 looks a second are a quarter of a percent of a CPU.
+/// How often the keeper looks whether the arbiter comes round, while messages come and go. Default 2 ms: an agent that sends much and then blocks its thread hardly delays it, and 500 looks a second
+/// are a quarter of a percent of a CPU.
 const BEAT: Duration = Duration::from_millis(2);
+/// How long after a look that found something ready, and no turn since the one before, it looks again: still none, and it serves. Default 500 us: as long as most handlers take.
+const DOUBT: Duration = Duration::from_micros(500);
 /// The same where nothing has come or gone since the last look. Default 100 ms: far below the second after which a silent peer is asked.
 const QUIET_BEAT: Duration = Duration::from_millis(100);
 /// How long the end of a transport waits for the other sides to read it. Default 200 ms: milliseconds as a rule.
@@ -309,9 +311,10 @@ impl Watch {
 
     fn look(&mut self, shared: &Arc<Shared>, ready: &mut Ready) {
         let (home, now) = (&shared.home, Instant::now());
-        if !self.is_stuck && now.duration_since(self.looked) < BEAT {
+        let beat = if self.is_suspected { DOUBT } else { BEAT };
+        if !self.is_stuck && now.duration_since(self.looked) < beat {
             // Roused: from now on it looks often.
-            self.beat = BEAT;
+            self.beat = beat;
             return;
         }
         self.looked = now;
@@ -336,7 +339,11 @@ impl Watch {
         // While it serves, what wakes the arbiter wakes it too.
         let is_quiet = self.is_stuck || !(comes_round || self.is_suspected);
         home.keeper_dozes.store(is_quiet && !self.is_stuck, Ordering::SeqCst);
-        self.beat = if is_quiet { QUIET_BEAT } else { BEAT };
+        self.beat = match self.is_suspected {
+            _ if is_quiet => QUIET_BEAT,
+            true => DOUBT,
+            false => BEAT,
+        };
     }
 }
 
