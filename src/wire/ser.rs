@@ -41,8 +41,8 @@ impl ser::Error for EncodeError {
     }
 }
 
-/// The most memory that a thread keeps for the next value. Unit: bytes; default and only value: 64 KiB, more than most messages take.
-const KEPT_SCRATCH: usize = 64 * 1024;
+/// The most memory that a thread keeps for the next value. Unit: bytes; default and only value: 2 MiB. A large value that waits for room is encoded for each try, and new memory would cost more than that.
+const KEPT_SCRATCH: usize = 2 << 20;
 
 thread_local! {
     /// Values grow here and are then copied to a buffer of their size: one allocation a value, whatever it holds.
