@@ -77,10 +77,10 @@ impl Connection {
     pub async fn send(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<SmolStr>,
+        subject: impl AsRef<str> + Into<SmolStr>,
         contents: impl IntoContents,
     ) -> Result<i64, SendError> {
-        let msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
+        let msg = self.port.compose(to.into(), subject, contents.into_contents());
         let id = self.port.next_id();
         // As a rule there is room, and nothing to await.
         if let Err(unsent) = self.port.send_as(id, msg) {
@@ -99,11 +99,11 @@ impl Connection {
     pub async fn deliver(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<SmolStr>,
+        subject: impl AsRef<str> + Into<SmolStr>,
         contents: impl IntoContents,
         limit: Duration,
     ) -> Result<(), DeliverError> {
-        let mut msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
+        let mut msg = self.port.compose(to.into(), subject, contents.into_contents());
         let (to, subject) = (msg.to.clone(), msg.subject.clone());
         let ends = Instant::now() + limit;
         let id = self.port.next_id();
@@ -130,10 +130,10 @@ impl Connection {
     pub fn try_send(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<SmolStr>,
+        subject: impl AsRef<str> + Into<SmolStr>,
         contents: impl IntoContents,
     ) -> Result<i64, SendError> {
-        let msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
+        let msg = self.port.compose(to.into(), subject, contents.into_contents());
         self.port.send(msg).map_err(SendError::from)
     }
 
@@ -146,7 +146,7 @@ impl Connection {
     pub async fn request(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<SmolStr>,
+        subject: impl AsRef<str> + Into<SmolStr>,
         contents: impl IntoContents,
         limit: Duration,
     ) -> Result<Msg, RequestError> {
@@ -161,12 +161,12 @@ impl Connection {
     pub async fn request_or(
         &self,
         to: impl Into<Addr>,
-        subject: impl Into<SmolStr>,
+        subject: impl AsRef<str> + Into<SmolStr>,
         contents: impl IntoContents,
         limit: Duration,
         also: &[&str],
     ) -> Result<Msg, RequestError> {
-        let msg = self.port.compose(to.into(), subject.into(), contents.into_contents());
+        let msg = self.port.compose(to.into(), subject, contents.into_contents());
         let also = also.iter().map(|subject| SmolStr::from(*subject)).collect();
         let id = self.port.next_id();
         let mut answer = self.port.expect(id, &msg, also);

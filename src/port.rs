@@ -276,17 +276,17 @@ impl Port {
     }
 
     /// A message of this connection.
-    pub(crate) fn compose(&self, to: Addr, subject: SmolStr, contents: Contents) -> Msg {
+    pub(crate) fn compose(&self, to: Addr, subject: impl AsRef<str> + Into<SmolStr>, contents: Contents) -> Msg {
         let last = OUTSIDE.try_with(Cell::take).ok().flatten();
         let from_here = |from: &Addr| {
             let machine = self.switch.named_to(&to);
             from.net.is_none() && from.machine.as_ref() == machine && from.connection == Some(self.number)
         };
-        let is_so = |last: &Arc<Head>| last.subject == subject && last.to == to && from_here(&last.from);
+        let is_so = |last: &Arc<Head>| last.subject == subject.as_ref() && last.to == to && from_here(&last.from);
         let head = last.filter(is_so).unwrap_or_else(|| {
             let machine = self.switch.named_to(&to).cloned();
             let from = Addr { net: None, machine, connection: Some(self.number) };
-            Arc::new(Head { to, from, subject, hops: 0 })
+            Arc::new(Head { to, from, subject: subject.into(), hops: 0 })
         });
         // A thread that ends sends without.
         let _ = OUTSIDE.try_with(|place| place.set(Some(head.clone())));
