@@ -122,8 +122,7 @@ mod tests {
                     let began = Instant::now();
                     assert_eq!(within(Duration::from_millis(20), async { round }).await, Some(round));
                     assert_eq!(within(Duration::from_millis(2), never).await, None);
-                    let took = began.elapsed();
-                    assert!((Duration::from_millis(2)..Duration::from_millis(500)).contains(&took), "{took:?}");
+                    assert!(began.elapsed() >= Duration::from_millis(2));
                     assert_eq!(kept(), 1);
                 }
                 let many = (0..KEPT + 10).map(|_| within(Duration::from_millis(1), std::future::pending::<()>()));

@@ -203,6 +203,26 @@ fn a_machine_router_does_not_reach_the_network() {
 }
 
 #[test]
+fn a_way_that_was_used_before_is_not_used_when_it_has_changed() {
+    each_way(async |pair| {
+        let asker = pair.asker.connect();
+        let first = pair.provider.spawn(adder());
+        let next = pair.reach(&first).with_connection(number(&first) + 1);
+        for _ in 0..3 {
+            assert_serves(&asker, pair.reach(&first)).await;
+            assert_eq!(fails_at_once(&asker, next.clone()).await.reason, Reason::NoSuchConnection);
+        }
+        let second = pair.provider.spawn(adder());
+        assert_eq!(pair.reach(&second), next);
+        assert_serves(&asker, next.clone()).await;
+        first.stop();
+        until("it has stopped", || !first.actor().connected()).await;
+        assert_eq!(fails_at_once(&asker, pair.reach(&first)).await.reason, Reason::NoSuchConnection);
+        assert_serves(&asker, next).await;
+    });
+}
+
+#[test]
 fn a_request_to_nobody_fails_at_once() {
     scene(async |scene| {
         let router = scene.network().await;
