@@ -22,7 +22,7 @@
 //!   *one pipe* is the best that nng can do, plain Pair1 both ways, with buffers of 1,024 messages where many are on their way.
 //! - `two hops/*`: the client reaches the server through a router that passes on, tcp and then a unix socket.
 //! - `size/*` (`size`): what a router costs that holds much, beside one that holds little.
-//! - `sp, *` (`by_sp`): the same on sockets in Rust alone; the floors are the library on nng, and a bare socket.
+//! - `sp, *` (`by_sp`): the same on sockets in Rust alone; the floors are the library on nng, nng alone, and a bare socket.
 //! - `tcp, not dialable/*`: the client does not listen, so it is answered on the pipe that it dialed.
 //! - `cold start/*` (`start`): from before a program's process is made until its parent has read that it was answered; at the end the library shuts
 //!   down in order, which `until its end` adds. The floor dials and asks with raw nng.

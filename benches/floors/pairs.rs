@@ -94,7 +94,8 @@ fn round_trips(run: &mut Run, over: &str, title: &str) {
 
 fn rates(run: &mut Run, over: &str, title: &str) {
     let requests = Load::Outstanding { count: run.count(100_000), window: 1_000 };
-    let events = Load::Stream { count: run.count(200_000), size: 64 };
+    // A second or two: two processes that start on one CPU are parted by the system after some 30 ms.
+    let events = Load::Stream { count: run.count(1_000_000), size: 64 };
     let together = Load::Together { count: run.count(200_000) / 16 * 16, senders: 16 };
     let kilo = Load::Stream { count: run.count(100_000), size: 1 << 10 };
     let bulk = Load::Stream { count: run.count(20_000), size: 16 << 10 };
@@ -134,7 +135,7 @@ fn two_hops(run: &mut Run) {
             "1/s",
             "anywhere",
         ),
-        ("two hops/stream of 64 B", Load::Stream { count: run.count(200_000), size: 64 }, "1/s", "anywhere"),
+        ("two hops/stream of 64 B", Load::Stream { count: run.count(1_000_000), size: 64 }, "1/s", "anywhere"),
     ];
     for (name, load, unit, placed) in lines {
         if !run.wants(name) {

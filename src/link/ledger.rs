@@ -287,8 +287,8 @@ impl Ledger {
     }
 
     /// The flight that was launched last.
-    pub(crate) fn launched(&self) -> Option<&Flight> {
-        self.flights.get(self.sent.checked_sub(1)?)
+    pub(crate) fn launched(&mut self) -> Option<&mut Flight> {
+        self.flights.get_mut(self.sent.checked_sub(1)?)
     }
 
     /// More waits to be sent than the next frame takes, or that is full.
@@ -323,8 +323,12 @@ impl Ledger {
 
     /// Numbers a message and keeps it, to be sent with others.
     pub(crate) fn add(&mut self, Message { msg, contents, net, seat, size, since }: Message<'_>) {
-        let is_open =
-            |flight: &Flight| !flight.tried && flight.block.size() + size <= FRAME && flight.block.has_names_for(4);
+        let is_open = |flight: &Flight| {
+            !flight.tried
+                && flight.block.is_open()
+                && flight.block.size() + size <= FRAME
+                && flight.block.has_names_for(4)
+        };
         if self.sent == self.flights.len() || !self.flights.back().is_some_and(is_open) {
             self.open_flight();
         }
@@ -366,7 +370,9 @@ impl Ledger {
     }
 
     fn open_flight(&mut self) {
-        let block = mem::take(&mut self.spare);
+        // In a stream the next is as large as the one before.
+        let before = self.flights.back().map_or(0, |flight| flight.block.size().min(FRAME));
+        let block = mem::take(&mut self.spare).expecting(before);
         self.flights.push_back(Flight { first: self.next, block, size: 0, tried: false });
     }
 
@@ -427,8 +433,7 @@ impl Ledger {
         while let Some(flight) = self.flights.pop_front_if(|flight| flight.first + flight.block.len() as u64 <= upto) {
             freed += flight.size;
             self.sent = self.sent.saturating_sub(1);
-            let is_last = self.flights.is_empty();
-            self.spare = flight.block.emptied(if is_last { SPARE } else { FRAME });
+            self.spare = flight.block.emptied(SPARE);
         }
         freed
     }

@@ -1138,12 +1138,12 @@ impl Link {
         // It is said when all has been sent but for answers, which alone are still taken.
         let hushed = self.mood.closing && !self.ledger.has_unsent();
         let mood = Mood { closing: self.closing, hushed, patient: !may_drop };
-        let flight = if loaded { self.ledger.launched() } else { None };
-        let nothing = Block::default();
-        let (first, block) = flight.map_or((first, &nothing), |flight| (flight.first, &flight.block));
         let (from, session) = (self.me.incarnation, self.session);
-        let header = wire::Header { from, to, session, heard, mood, first, receipts };
-        wire::write_frame(&header, block)
+        let header = |first| wire::Header { from, to, session, heard, mood, first, receipts };
+        match self.ledger.launched().filter(|_| loaded) {
+            Some(flight) => wire::launch_frame(&header(flight.first), &mut flight.block),
+            None => wire::write_frame(&header(first), &Block::default()),
+        }
     }
 }
 

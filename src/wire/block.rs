@@ -20,6 +20,10 @@ use crate::addr::{Addr, Endpoint};
 
 /// Endpoints that one block names. Default 4,096: a router has no more links.
 const ENDPOINTS: usize = 4096;
+/// Bytes up to which a block is copied behind the header of its frame. Default 1 KiB: copying more costs as much as an allocation.
+pub(super) const SHORT: usize = 1 << 10;
+/// Bytes kept free before the messages of a larger one, so that the header can be put there. Default 512: one with a receipt and the names of four routers takes 200.
+const GAP: usize = 512;
 /// Bytes of a message's length.
 const LENGTH: usize = 4;
 
@@ -33,7 +37,7 @@ const TO: u8 = 1 << 6;
 /// Whence, whither and what about are those of the message before.
 const SAME: u8 = 1 << 7;
 
-const SHORT: Malformed = Malformed(&"a message in a frame that ends too soon");
+const CUT_OFF: Malformed = Malformed(&"a message in a frame that ends too soon");
 const UNNAMED: Malformed = Malformed(&"an endpoint that the frame does not name");
 const NONE_BEFORE: Malformed = Malformed(&"the first message of a frame refers to one before it");
 
@@ -44,7 +48,13 @@ pub(super) type Endpoints = SmallVec<[Endpoint; 4]>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Block {
     pub(super) endpoints: Endpoints,
-    pub(super) bytes: Vec<u8>,
+    /// The messages, behind a gap.
+    bytes: Vec<u8>,
+    gap: usize,
+    /// The messages, once they are on their way in one piece with a header.
+    sent: Option<Bytes>,
+    /// As many bytes as it will probably take.
+    expected: usize,
     count: usize,
     last: Option<Last>,
 }
@@ -90,7 +100,17 @@ impl Block {
     /// Bytes of the messages.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.bytes().len()
+    }
+
+    /// The messages.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.sent.as_deref().unwrap_or_else(|| self.bytes.get(self.gap..).unwrap_or_default())
+    }
+
+    /// Whether messages can be added: they have not been sent in one piece with a header.
+    pub(crate) fn is_open(&self) -> bool {
+        self.sent.is_none()
     }
 
     /// An empty one, with up to so many bytes of its memory.
@@ -98,7 +118,33 @@ impl Block {
         self.endpoints.clear();
         self.bytes.clear();
         self.bytes.shrink_to(keep);
-        Self { count: 0, last: None, ..self }
+        Self { endpoints: self.endpoints, bytes: self.bytes, ..Self::default() }
+    }
+
+    /// One that will probably take so many bytes.
+    pub(crate) fn expecting(self, expected: usize) -> Self {
+        Self { expected, ..self }
+    }
+
+    /// The messages behind a header, none of them copied; none if they are few, or have been sent so before.
+    pub(super) fn behind(&mut self, header: &[u8]) -> Option<Bytes> {
+        let start = self.gap.checked_sub(header.len()).filter(|_| self.gap > 0 && self.sent.is_none())?;
+        self.bytes.get_mut(start..self.gap)?.copy_from_slice(header);
+        let whole = Bytes::from(std::mem::take(&mut self.bytes));
+        self.sent = Some(whole.slice(self.gap..));
+        Some(whole.slice(start..))
+    }
+
+    /// Has room for so many bytes more, with a gap if they are not few any more.
+    fn reserve(&mut self, more: usize) {
+        let size = self.bytes.len() + more;
+        if self.gap > 0 || size <= SHORT {
+            return self.bytes.reserve(more);
+        }
+        let mut roomy = Vec::with_capacity(GAP + size.max(self.expected));
+        roomy.resize(GAP, 0);
+        roomy.append(&mut self.bytes);
+        (self.bytes, self.gap) = (roomy, GAP);
     }
 
     /// Whether so many further endpoints can be named.
@@ -118,7 +164,6 @@ impl Block {
     }
 
     pub(crate) fn add(&mut self, message: Parts<'_>, net: Option<&Endpoint>) {
-        let at = self.bytes.len();
         let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
         let Head { to, from, subject, hops } = &**message.head;
         let same = self.last.take().filter(|last| Arc::ptr_eq(&last.head, message.head));
@@ -131,7 +176,8 @@ impl Block {
             | flag(to.connection.is_some(), TO)
             | flag(same.is_some(), SAME);
         let meta = message.meta.map_or(0, Encoded::wire_len);
-        self.bytes.reserve(LENGTH + 48 + subject.len() + message.contents.wire_len() + meta);
+        self.reserve(LENGTH + 48 + subject.len() + message.contents.wire_len() + meta);
+        let at = self.bytes.len();
         self.bytes.extend_from_slice(&[0; LENGTH]);
         self.bytes.push(flags);
         if same.is_none() {
@@ -265,9 +311,9 @@ fn checked(letter: Letter) -> Result<Letter, Refused> {
 
 /// The first message, and what comes after it.
 fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
-    let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or(SHORT)?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| SHORT)?;
-    rest.split_at_checked(length).ok_or(SHORT)
+    let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or(CUT_OFF)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| CUT_OFF)?;
+    rest.split_at_checked(length).ok_or(CUT_OFF)
 }
 
 struct Cursor<'a> {
@@ -369,7 +415,7 @@ mod tests {
     }
 
     fn sent(block: &Block) -> Bodies {
-        Bodies::new(block.endpoints.clone(), block.bytes.clone().into(), block.len()).unwrap()
+        Bodies::new(block.endpoints.clone(), Bytes::copy_from_slice(block.bytes()), block.len()).unwrap()
     }
 
     #[test]
@@ -407,15 +453,15 @@ mod tests {
         for message in messages() {
             block.push(&message, None);
         }
-        for at in 0..block.bytes.len() {
+        for at in 0..block.size() {
             for flip in [0x01, 0x80, 0xFF] {
-                let mut bent = block.clone();
-                bent.bytes[at] ^= flip;
-                if let Ok(bodies) = Bodies::new(bent.endpoints, bent.bytes.into(), bent.count) {
+                let mut bent = block.bytes().to_vec();
+                bent[at] ^= flip;
+                if let Ok(bodies) = Bodies::new(block.endpoints.clone(), bent.into(), block.count) {
                     assert!(bodies.iter().count() <= bodies.len());
                 }
             }
-            let cut = block.bytes[..at].to_vec();
+            let cut = block.bytes()[..at].to_vec();
             assert!(Bodies::new(block.endpoints.clone(), cut.into(), block.len()).is_err());
         }
     }

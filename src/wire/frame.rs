@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
-use super::block::{Block, Bodies, Endpoints};
+use super::block::{Block, Bodies, Endpoints, SHORT};
 use super::ion::{self, MARKER, Malformed};
 use super::packed::{Packed, put_number, put_text};
 use super::refused::{Fault, Refused, RefusedKind};
@@ -22,11 +22,9 @@ const SEVERAL: usize = 4096;
 /// Endpoints of frames that each thread remembers. Default 64, of at most 128 bytes: the peers of a busy router, in 8 KiB.
 const SHARED: usize = 64;
 const LONGEST_SHARED: usize = 128;
-/// Bytes of a frame that is written in one place and kept in another. Default 1 KiB: copying more costs as much as an allocation.
-const SHORT: usize = 1 << 10;
 
 thread_local! {
-    // Short frames grow here and are then copied to a buffer of their size: one allocation instead of two.
+    // Headers and short frames grow here, to be copied to where they stay.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static RECENT: RefCell<[Option<Endpoint>; SHARED]> = const { RefCell::new([const { None }; SHARED]) };
 }
@@ -125,37 +123,56 @@ pub fn kind(frame: &[u8]) -> FrameKind {
 /// Writes a frame.
 #[must_use]
 pub fn write_frame(header: &Header, messages: &Block) -> Bytes {
-    let names: usize = messages.endpoints.iter().map(|endpoint| endpoint.as_str().len() + 4).sum();
-    let room = messages.size() + names + 96 + header.receipts.len() * 64;
-    let mut out =
-        if room <= SHORT { SCRATCH.try_with(Cell::take).unwrap_or_default() } else { Vec::with_capacity(room) };
+    let mut out = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    write_header(header, messages, &mut out);
+    finished(out, None, messages.bytes())
+}
+
+/// The same for messages that are kept to be sent again. Unless they are few, they become a part of the frame, and no more can be added.
+pub(crate) fn launch_frame(header: &Header, messages: &mut Block) -> Bytes {
+    let mut out = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    write_header(header, messages, &mut out);
+    let whole = messages.behind(&out);
+    finished(out, whole, messages.bytes())
+}
+
+/// The whole frame, or else a copy of its parts. The place of the header is kept for the next.
+fn finished(mut header: Vec<u8>, whole: Option<Bytes>, messages: &[u8]) -> Bytes {
+    let frame = whole.unwrap_or_else(|| {
+        if messages.len() > SHORT {
+            return [&header, messages].concat().into();
+        }
+        header.extend_from_slice(messages);
+        Bytes::copy_from_slice(&header)
+    });
+    if header.capacity() <= 4 * SHORT {
+        // A thread that ends keeps nothing.
+        let _ = SCRATCH.try_with(|place| place.set(header));
+    }
+    frame
+}
+
+/// What stands before the messages.
+fn write_header(header: &Header, messages: &Block, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&MARKER);
-    ion::write_string(SCHEMA, &mut out);
+    ion::write_string(SCHEMA, out);
     for number in [header.from, header.to, header.session] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     let Mood { closing, hushed, patient } = header.mood;
     out.push(u8::from(closing) | u8::from(hushed) << 1 | u8::from(patient) << 2);
     for number in [header.heard, header.first, header.receipts.len() as u64] {
-        put_number(number, &mut out);
+        put_number(number, out);
     }
     for receipt in &header.receipts {
-        write_receipt(receipt, &mut out);
+        write_receipt(receipt, out);
     }
-    put_number(messages.endpoints.len() as u64, &mut out);
+    put_number(messages.endpoints.len() as u64, out);
     for endpoint in &messages.endpoints {
-        put_text(endpoint.as_str().as_bytes(), &mut out);
+        put_text(endpoint.as_str().as_bytes(), out);
     }
-    put_number(messages.len() as u64, &mut out);
-    out.extend_from_slice(&messages.bytes);
-    if room > SHORT {
-        return out.into();
-    }
-    let frame = Bytes::copy_from_slice(&out);
-    // A thread that ends keeps nothing.
-    let _ = SCRATCH.try_with(|place| place.set(out));
-    frame
+    put_number(messages.len() as u64, out);
 }
 
 /// Reads a frame; the messages are slices of it, not looked into.

@@ -41,8 +41,8 @@ pub use element::{MAX_TEXT, TextError, decode_element, element_to_text, encode_e
 pub use envelope::Head;
 pub(crate) use envelope::Letter;
 pub use envelope::{Envelope, Positional, read_message, read_positional, write_message};
-pub(crate) use frame::open_frame;
 pub use frame::{Failed, FrameKind, Header, How, Mood, Receipt, Receipts, kind, read_frame, write_frame};
+pub(crate) use frame::{launch_frame, open_frame};
 pub use gate::check;
 pub use ion_rs::Element;
 pub(crate) use meta::{count_hop, mark, take_mark, with_hops};

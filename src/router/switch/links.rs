@@ -176,7 +176,9 @@ impl Switch {
         let (now, before) = (guarded.looked, guarded.link.burden());
         let result = take(&mut guarded.link, now);
         guarded.link.go_on(now, &mut acts);
-        if acts.is_empty() && guarded.armed.is_some_and(|armed| armed <= now + self.limits.outcome) {
+        // No deadline but that of its outcome is new.
+        let is_quiet = acts.is_empty() && guarded.link.is_loading();
+        if is_quiet && guarded.armed.is_some_and(|armed| armed <= now + self.limits.outcome) {
             drop(guarded);
             let _ = ACTS.try_with(|place| place.set(acts));
         } else {
