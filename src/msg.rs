@@ -149,7 +149,8 @@ impl Debts {
 
     /// Takes those of the first so many messages out.
     pub(crate) fn split_off_first(&mut self, count: u64) -> Self {
-        let rest = self.first.0.as_ref().map(|(creditor, first)| (creditor.clone(), first.wrapping_add(count)));
+        let after = |(creditor, first): &(Arc<dyn Creditor>, u64)| (creditor.clone(), first.wrapping_add(count));
+        let rest = self.first.0.as_ref().filter(|_| count < self.count).map(after);
         let first = Self { first: Debt(std::mem::replace(&mut self.first.0, rest)), count };
         self.count -= count;
         first

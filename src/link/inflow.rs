@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::OPEN;
 use crate::wire::{Failed, How, Receipt};
 
 /// Settled ranges told in one receipt. Default 64: beyond the first gap there are few unless agents differ a lot in pace, and the rest follows in the next frames.
@@ -9,6 +10,9 @@ const RANGES: usize = 64;
 /// Ranges that had no handler, told in one receipt. Default 512: the rest follows in the next frames, and until then is not told as settled either.
 const FAILED: usize = 512;
 
+/// Ranges without handler that are kept until the peer has heard of them. Default [`OPEN`]: a peer has at most twice as many messages open. Beyond, the last is stretched, and tells of what is in it that
+/// nobody knows: a peer that never says what it has heard has itself to blame.
+const KEPT: usize = OPEN;
 /// Settled messages that are told at once when nothing more is in anybody's hands: their sender may be waiting to send more. Default 16: fewer wait for an answer that goes with them, or for 5 ms.
 const FEW: u64 = 16;
 /// Settled messages that are told at once whatever else is there. Default 2,048: a quarter of those that may be ahead by default.
@@ -160,8 +164,12 @@ impl Inflow {
         }
         let how = if how == How::Reported && number < self.doubtful { How::Unreported } else { how };
         let is_new = |untold: &Untold| untold.since.is_none() && untold.reported.is_none();
+        let is_full = self.failed.len() >= KEPT;
         match self.failed.range_mut(..number).next_back() {
             Some((_, before)) if before.upto == number && before.how == how && is_new(before) => before.upto = upto,
+            Some((_, before)) if is_full => {
+                *before = Untold { upto, how: How::Unreported, since: None, reported: None };
+            }
             _ => {
                 self.failed.insert(number, Untold { upto, how, since: None, reported: None });
             }
@@ -263,6 +271,23 @@ mod tests {
         assert_eq!(inflow.receive(5, 0), Verdict::Take { skip: 0 });
         assert_eq!(inflow.receipt(1, 0, 0).accepted, 5);
         assert_eq!(inflow.receive(u64::MAX, 9), Verdict::Gap);
+    }
+
+    #[test]
+    fn a_peer_that_never_hears_what_failed_fills_no_memory() {
+        let mut inflow = Inflow::default();
+        inflow.receive(0, 3 * KEPT);
+        for number in 0..3 * KEPT as u64 {
+            if number % 2 == 0 {
+                inflow.fail(number, 1, How::Reported)
+            } else {
+                inflow.settle(number, 1)
+            };
+            if number % 1024 == 0 {
+                inflow.receipt(1, u64::MAX, u64::MAX);
+            }
+        }
+        assert_eq!((inflow.failed.len(), inflow.settled), (KEPT, 3 * KEPT as u64));
     }
 
     #[test]

@@ -178,6 +178,8 @@ pub(crate) struct Flight {
     pub(crate) size: usize,
     /// Handed to a transport at least once: the peer may have it.
     pub(crate) tried: bool,
+    /// The same before the last time.
+    tried_before: bool,
 }
 
 #[derive(Default)]
@@ -282,7 +284,7 @@ impl Ledger {
     pub(crate) fn launch(&mut self) {
         if let Some(flight) = self.flights.get_mut(self.sent) {
             self.sent += 1;
-            flight.tried = true;
+            flight.tried_before = mem::replace(&mut flight.tried, true);
         }
     }
 
@@ -373,7 +375,7 @@ impl Ledger {
         // In a stream the next is as large as the one before.
         let before = self.flights.back().map_or(0, |flight| flight.block.size().min(FRAME));
         let block = mem::take(&mut self.spare).expecting(before);
-        self.flights.push_back(Flight { first: self.next, block, size: 0, tried: false });
+        self.flights.push_back(Flight { first: self.next, block, size: 0, tried: false, tried_before: false });
     }
 
     /// The pipe was lost: all that was not accepted has to be sent again.
@@ -385,7 +387,7 @@ impl Ledger {
     pub(crate) fn bounced(&mut self, first: u64) {
         let index = self.flights.iter().rposition(|flight| flight.first == first);
         if let Some((index, flight)) = index.and_then(|index| Some((index, self.flights.get_mut(index)?))) {
-            flight.tried = false;
+            flight.tried = flight.tried_before;
             self.sent = self.sent.min(index);
         }
     }
@@ -421,8 +423,13 @@ impl Ledger {
             }
         }
         let ranges = receipt.beyond.iter().copied();
+        let mut end = 0;
         for (from, upto) in std::iter::once((0, receipt.settled)).chain(ranges) {
-            self.settle(from, upto, |run| told(&mut news.settled, run, true));
+            // They ascend; those that do not are a forger's, and would be looked through again and again.
+            if from >= end {
+                self.settle(from, upto, |run| told(&mut news.settled, run, true));
+                end = upto;
+            }
         }
         self.trim();
         freed
@@ -681,6 +688,8 @@ mod tests {
         ledger.recall();
         ledger.launch();
         assert_eq!(ledger.launched().map(|flight| flight.first), Some(0));
+        // Also one that came back the second time may have come there the first.
+        ledger.bounced(0);
         let (open, freed) = ledger.end();
         assert_eq!(freed, 20);
         assert_eq!(open.iter().map(|open| open.tried).collect::<Vec<_>>(), [true, false]);
@@ -723,6 +732,11 @@ mod tests {
     impl crate::msg::Creditor for Notes {
         fn settle(&self, number: u64, handled: bool) {
             self.0.lock().entry(number).or_default().push(handled);
+        }
+
+        fn settle_row(&self, first: u64, count: u64, handled: bool) {
+            assert!(count > 0, "nothing is settled");
+            (first..first + count).for_each(|number| self.settle(number, handled));
         }
     }
 

@@ -72,7 +72,7 @@ pub(crate) const DEAD: Duration = Duration::from_millis(3500);
 /// Plain messages sent to a peer that has not said who it is; further ones wait for its hello, or until it is taken for Python. Default 64: a Rust router's comes at once, and then thousands share a frame;
 /// Python needs some 60 ms to read so many.
 const BEFORE_HELLO: usize = 64;
-/// Bytes that a message takes in a queue beyond contents and meta: its envelope. Default 256: addresses and subject of usual length.
+/// Bytes that a message takes in a queue beyond contents, meta and subject: its envelope. Default 256: addresses of usual length.
 const ENVELOPE: usize = 256;
 /// Bytes that a peer takes without having said its limit. Default 1 MiB: what a Rust router's transport takes beyond its limit, however small that
 /// is. A larger message waits for the peer's hello: sent before, it could end its pipe, again and again.
@@ -574,7 +574,10 @@ impl Link {
     pub(crate) fn bounced(&mut self, pipe: PipeId, frame: &Bytes, now: Instant, acts: &mut Vec<Act>) {
         match wire::kind(frame) {
             FrameKind::Link => {
-                if let Ok((header, _)) = wire::read_frame(frame) {
+                // One of receipts alone names a message that is not in it.
+                if let Ok((header, bodies)) = wire::read_frame(frame)
+                    && !bodies.is_empty()
+                {
                     self.ledger.bounced(header.first);
                 }
             }
@@ -1190,7 +1193,7 @@ fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 }
 
 fn size_of(msg: &Msg, contents: usize) -> usize {
-    contents + msg.encoded_meta().wire_len() + ENVELOPE
+    contents + msg.encoded_meta().wire_len() + msg.subject.len() + ENVELOPE
 }
 
 /// A message as Python reads it. Over tcp its reply address has a `net`, also where nobody can be answered: Python looks for one otherwise, and dies if

@@ -24,6 +24,8 @@ const ENDPOINTS: usize = 4096;
 pub(super) const SHORT: usize = 1 << 10;
 /// Bytes kept free before the messages of a larger one, so that the header can be put there. Default 512: one with a receipt and the names of four routers takes 200.
 const GAP: usize = 512;
+/// Bytes of a subject that the next message may refer to. Default 256: of a longer one, named once in a frame, each message could become a frame of its own.
+const SHARED: usize = 256;
 /// Bytes of a message's length.
 const LENGTH: usize = 4;
 
@@ -39,7 +41,7 @@ const SAME: u8 = 1 << 7;
 
 const CUT_OFF: Malformed = Malformed(&"a message in a frame that ends too soon");
 const UNNAMED: Malformed = Malformed(&"an endpoint that the frame does not name");
-const NONE_BEFORE: Malformed = Malformed(&"the first message of a frame refers to one before it");
+const NONE_BEFORE: Malformed = Malformed(&"a message in a frame refers to one before it that cannot be referred to");
 
 /// The endpoints of a frame. Four have place without an allocation: net and machine of a sender and a receiver.
 pub(super) type Endpoints = SmallVec<[Endpoint; 4]>;
@@ -166,7 +168,7 @@ impl Block {
     pub(crate) fn add(&mut self, message: Parts<'_>, net: Option<&Endpoint>) {
         let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
         let Head { to, from, subject, hops } = &**message.head;
-        let same = self.last.take().filter(|last| Arc::ptr_eq(&last.head, message.head));
+        let same = self.last.take().filter(|last| Arc::ptr_eq(&last.head, message.head) && subject.len() <= SHARED);
         let flags = flag(message.id.is_some(), ID)
             | flag(message.reply_to.is_some(), REPLY_TO)
             | flag(!message.contents.symbols.is_empty(), SYMBOLS)
@@ -329,7 +331,8 @@ impl Cursor<'_> {
         let has = |flag: u8| flags & flag != 0;
         let before = last.take();
         let (head, before) = if has(SAME) {
-            let Last { head, id, reply_to } = before.ok_or(NONE_BEFORE)?;
+            let Last { head, id, reply_to } =
+                before.filter(|last| last.head.subject.len() <= SHARED).ok_or(NONE_BEFORE)?;
             (head, (id, reply_to))
         } else {
             let head = self.head(has(FROM), has(TO))?;
@@ -431,6 +434,23 @@ mod tests {
         block.push(&messages()[1], Some(&"tcp://127.0.0.1:1".into()));
         let from = sent(&block).iter().next().unwrap().unwrap().from;
         assert_eq!(from.net, Some("tcp://127.0.0.1:1".into()));
+    }
+
+    #[test]
+    fn a_long_subject_is_not_referred_to() {
+        let mut long = messages().remove(0);
+        long.subject = "x".repeat(SHARED + 1).into();
+        let mut block = Block::default();
+        block.push(&long, None);
+        let one = block.size();
+        block.push(&long, None);
+        assert_eq!(block.size(), 2 * one);
+        assert!(sent(&block).iter().all(|read| read.unwrap() == long));
+        // One that says it refers to it all the same is refused.
+        let mut bytes = block.bytes().to_vec();
+        bytes[one + LENGTH] |= SAME;
+        let bodies = Bodies::new(block.endpoints.clone(), bytes.into(), 2).unwrap();
+        assert!(bodies.iter().map(|read| read.is_ok()).eq([true, false]));
     }
 
     #[test]

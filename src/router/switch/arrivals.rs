@@ -13,9 +13,9 @@ use super::sessions::Incoming;
 use super::{Stage, Switch, Unsent};
 use crate::addr::{Addr, DIRECTORY, Endpoint, Scheme};
 use crate::failure::Reason;
-use crate::link::Way;
 use crate::link::hello::{self, Greeting};
 use crate::link::inflow::Verdict;
+use crate::link::{Act, Way};
 use crate::msg::{Debt, Msg};
 use crate::port::Port;
 use crate::router::names::{Came, Route};
@@ -291,7 +291,8 @@ impl Switch {
         if last.is_none_or(|last| !Arc::ptr_eq(last, &letter.head)) {
             self.look_at_head(via, &mut letter.head);
         }
-        let bytes = letter.contents.wire_len() + letter.meta.as_ref().map_or(0, |meta| meta.wire_len());
+        let meta = letter.meta.as_ref().map_or(0, |meta| meta.wire_len());
+        let bytes = letter.contents.wire_len() + meta + letter.head.subject.len();
         let weight = self.scale.weigh(bytes, letter.reply_to.is_some(), self.limits.unhandled);
         let mut msg = Msg::of(letter);
         msg.debt = debt;
@@ -405,12 +406,17 @@ impl Switch {
         let urgent = via.urgent && !header.mood.patient;
         let verdict = self.receive(header, bodies.len(), incoming);
         let owed = incoming.as_ref().filter(|_| matches!(verdict, Some(Verdict::Take { .. })));
+        // That no handler was called is passed on behind the reports of it, which may be in this frame.
+        let mut failed = Vec::new();
+        let mut set_apart =
+            |acts: &mut Vec<Act>| failed.extend(acts.extract_if(.., |act| matches!(act, Act::Settled(_, false))));
         let session = self.with(peer, |link, now, acts| {
             let session = link.session();
             link.heard(header.mood, now, acts);
             for receipt in header.receipts.iter().filter(|receipt| receipt.session == session) {
                 link.receipt(receipt, now, acts);
             }
+            set_apart(acts);
             if let Some(incoming) = owed {
                 link.owe(incoming.session, &incoming.inflow, bodies.size(), urgent, now, acts);
             }
@@ -423,7 +429,10 @@ impl Switch {
         for receipt in header.receipts.iter().filter(|receipt| receipt.session != session) {
             let told = self.links.read().by_session.get(&receipt.session).cloned();
             if let Some(told) = told {
-                self.with(&told, |link, now, acts| link.receipt(receipt, now, acts));
+                self.with(&told, |link, now, acts| {
+                    link.receipt(receipt, now, acts);
+                    set_apart(acts);
+                });
             }
         }
         match (verdict, incoming) {
@@ -435,6 +444,11 @@ impl Switch {
                 self.begin_anew(pipe);
             }
             _ => {}
+        }
+        for act in failed {
+            if let Act::Settled(debts, handled) = act {
+                debts.settle(handled);
+            }
         }
         // A thread that ends keeps nothing.
         let _ = KNOWN.try_with(|place| place.set(Some(known)));

@@ -78,9 +78,13 @@ pub(super) struct Guarded {
     pub(super) link: Link,
     pub(super) session: u64,
     pub(super) armed: Option<Instant>,
-    /// When the link was last told the time.
+    /// When the link was last told the time, and how much was taken since then.
     pub(super) looked: Instant,
+    pub(super) taken: u8,
 }
+
+/// Messages that share a look at the clock, a tenth of what each costs, if they join a frame that waits. Default 64.
+const IN_A_LOOK: u8 = 64;
 
 impl Switch {
     /// Makes sure that a link leads to `endpoint`, without a message: the directory is told who is there, or that nobody is.
@@ -129,7 +133,7 @@ impl Switch {
         let peer = Arc::new(Peer {
             name: endpoint.clone(),
             number: links.made,
-            link: Mutex::new(Guarded { link, session, armed: None, looked: now }),
+            link: Mutex::new(Guarded { link, session, armed: None, looked: now, taken: 0 }),
             room: Arc::default(),
             was_full: AtomicBool::new(false),
             former: Mutex::default(),
@@ -169,10 +173,10 @@ impl Switch {
     pub(super) fn push<R>(&self, peer: &Arc<Peer>, take: impl FnOnce(&mut Link, Instant) -> R) -> R {
         let mut acts = ACTS.try_with(Cell::take).unwrap_or_default();
         let mut guarded = peer.link.lock();
-        if !guarded.link.is_loading() {
-            guarded.looked = self.clock.now();
+        guarded.taken += 1;
+        if guarded.taken >= IN_A_LOOK || !guarded.link.is_loading() {
+            (guarded.looked, guarded.taken) = (self.clock.now(), 0);
         }
-        // Else what is taken joins a frame that waits, and shares its time: a look at the clock is a tenth of what a message costs. A link is looked at every second.
         let (now, before) = (guarded.looked, guarded.link.burden());
         let result = take(&mut guarded.link, now);
         guarded.link.go_on(now, &mut acts);

@@ -519,7 +519,9 @@ impl Switch {
             self.with(&peer, |link, _, acts| link.give_up(Reason::ShuttingDown, acts));
         }
         self.enter_stage(Stage::Stopped);
-        *self.links_mut() = Links::default();
+        let links = std::mem::take(&mut *self.links_mut());
+        // Not under its lock: what is owed for the last messages is told to links.
+        drop(links);
         self.pipes_mut().clear();
         self.timers.lock().clear();
         self.sessions.lock().clear();
