@@ -506,7 +506,9 @@ impl Ledger {
         let held = self.held.range_mut(..upto).map(|(_, run)| run);
         let mut due: Vec<_> = held.chain(recent).filter(|run| !run.told && !run.debts.is_elsewhere()).collect();
         due.sort_unstable_by_key(|run| run.first);
-        due.iter_mut().for_each(|run| run.told = true);
+        for run in &mut due {
+            run.told = true;
+        }
         due.iter().flat_map(|run| run.outsides()).collect()
     }
 

@@ -360,7 +360,7 @@ impl Link {
         if self.mood.closing && !msg.is_reply() {
             return refused(Reason::ShuttingDown);
         }
-        let rust_only = if self.may_be_python() { self.barrier(msg, &contents.to_owned()) } else { None };
+        let rust_only = if self.may_be_python() { self.barrier(msg, &contents.into()) } else { None };
         if let (Peer::Python { .. }, Some(reason)) = (self.peer, &rust_only) {
             return refused(reason.clone());
         }
@@ -377,7 +377,7 @@ impl Link {
             }
             _ => {
                 let places = if let Seat::Own(places) = seat { Some(places) } else { None };
-                let contents = contents.to_owned();
+                let contents = contents.into();
                 let msg = msg.without_contents();
                 self.queue.push_back(Queued { msg, contents, places, since: now, size, rust_only });
             }

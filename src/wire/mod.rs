@@ -105,10 +105,12 @@ impl Lent<'_> {
     pub(crate) fn wire_len(&self) -> usize {
         self.bytes.len() + self.symbols.len()
     }
+}
 
-    pub(crate) fn to_owned(self) -> Encoded {
-        let symbols = (!self.symbols.is_empty()).then(|| Bytes::copy_from_slice(self.symbols));
-        Encoded { bytes: Bytes::copy_from_slice(self.bytes), symbols }
+impl From<Lent<'_>> for Encoded {
+    fn from(Lent { bytes, symbols }: Lent<'_>) -> Self {
+        let symbols = (!symbols.is_empty()).then(|| Bytes::copy_from_slice(symbols));
+        Self { bytes: Bytes::copy_from_slice(bytes), symbols }
     }
 }
 

@@ -55,7 +55,7 @@ thread_local! {
 ///
 /// [`EncodeError`]: the value cannot be sent in this form.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, EncodeError> {
-    lend(value, |lent| lent.to_owned())
+    lend(value, |lent| Encoded::from(lent))
 }
 
 /// Encodes for as long as `take` runs.
