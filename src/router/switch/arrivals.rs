@@ -42,7 +42,10 @@ struct Via {
     urgent: bool,
 }
 
-/// Messages in a row for one connection.
+/// Messages of a row that are handed over in one step. Default 1,024: as many small ones as a usual frame has; one of a stranger may have millions, each of which takes more memory than it has bytes.
+const ROW: usize = 1024;
+
+/// Messages in a row for one connection, here or elsewhere.
 #[derive(Default)]
 struct Row {
     /// The outside of those before, which the next may have.
@@ -559,6 +562,9 @@ impl Switch {
 
     /// Adds a message to the row if it goes where the row goes, or ends the row and begins another.
     fn in_row(&self, row: &mut Row, mut msg: Msg, came: Came) {
+        if row.msgs.len() >= ROW {
+            self.end_row(row);
+        }
         let last = row.last.as_ref();
         let is_same = last.is_some_and(|last| Arc::ptr_eq(last, msg.head()));
         match &row.goes {
